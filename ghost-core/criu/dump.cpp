@@ -17,6 +17,7 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/fault.hpp"
 #include "base/file.hpp"
 #include "base/log.hpp"
 #include "base/proc.hpp"
@@ -329,6 +330,8 @@ Status TreeDump::Dumper::hear() {
             return {};
         case 'E':
             point_ = Point::complete;
+            (void)fault::pass(fault::Point::criu_dumped, fault::Process{criu_->pid()},
+                              [this] { ::shutdown(control_.get(), SHUT_RDWR); });
             result_.times.skeleton = now - std::exchange(mark_, now);
             return release_if_complete();
         case 'D':
@@ -629,6 +632,9 @@ Status TreeDump::Dumper::stop() {
     const int64_t now = monotonic_us();
     result_.times.stop = now - std::exchange(mark_, now);
     point_ = Point::going;
+    if (controlled_)
+        (void)fault::pass(fault::Point::criu_dumps, fault::Process{criu_->pid()},
+                          [this] { ::shutdown(control_.get(), SHUT_RDWR); });
     GHOST_TRY(controlled_ ? say('g') : start_criu());
     hook_->go();
     add_timers(stopped_tree_->tasks(), here_.settings);  // beside criu

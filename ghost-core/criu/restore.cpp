@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/fault.hpp"
 #include "base/pipe_signal.hpp"
 #include "base/proc.hpp"
 #include "ghost-core/criu/criu_images.hpp"
@@ -130,6 +131,8 @@ Status Restorer::start() {
     auto started = Child::start(child);
     if (!started) return started.error();
     criu_.emplace(std::move(*started));
+    (void)fault::pass(fault::Point::criu_restores, fault::Process{criu_->pid()},
+                      [this] { images_.close(); });
     return {};
 }
 

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/clock.hpp"
+#include "base/fault.hpp"
 #include "base/log.hpp"
 #include "base/schema_json.hpp"
 #include "ghost-core/format/host.hpp"
@@ -90,13 +91,14 @@ std::string huge_memory_of(const ExportRequest& request) {
     return out.empty() ? "" : encode(out);
 }
 
-Status send_pages(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
-                  const Progress& progress) {
+Status send_pages(DumpResult& dump, GhostWriter& writer, BufferPool& pool, const Progress& progress,
+                  const std::function<void()>& cut) {
     ProcessPages source(ends_first(dump.pages));
     const uint64_t total = source.total();
     GHOST_TRY(writer.skeleton_end(total));
     uint64_t done = 0;
     int64_t told = monotonic_us();
+    GHOST_TRY(fault::pass(fault::Point::pages_sent_first, cut));
     PagePump pump(source, pool);
     return pump.run([&](const PageBatch& batch) -> Status {
         writer.count_zero(batch.zero_bytes);
@@ -132,7 +134,9 @@ Status send_frozen(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
     }
     const bool gives_locks = goes_at_once(request, out) && has_exclusive(dump.locks);
     if (gives_locks) GHOST_TRY(writer.skeleton_file(number++, std::string(lock_handover_file), ""));
-    GHOST_TRY(send_pages(dump, writer, pool, request.progress));
+    const auto cut = [&out] { out.interrupt(); };
+    GHOST_TRY(send_pages(dump, writer, pool, request.progress, cut));
+    GHOST_TRY(fault::pass(fault::Point::pages_sent_last, cut));
     GHOST_TRY(writer.end());
     if (gives_locks) {
         given = dump.locks;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/fault.hpp"
 #include "base/json_text.hpp"
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
@@ -163,8 +164,14 @@ Status Import::receive_chunks() {
         ChainPages pages;
         auto chunk = reader_.next(buffer, pages);
         if (!chunk) return chunk.error();
-        if (chunk->type == ChunkType::end) break;
+        const auto cut = [this] { reader_.interrupt(); };
+        if (chunk->type == ChunkType::end) {
+            GHOST_TRY(fault::pass(fault::Point::pages_received_last, cut));
+            break;
+        }
         if (chunk->type == ChunkType::pages) {
+            if (first_page_us_ == 0)
+                GHOST_TRY(fault::pass(fault::Point::pages_received_first, cut));
             if (first_page_us_ == 0) first_page_us_ = monotonic_us();
             const bool in_place = chunk->contents != nullptr;
             if (!pages_.push({std::move(pages), *chunk, in_place ? nullptr : buffer})) break;

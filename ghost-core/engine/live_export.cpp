@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/fault.hpp"
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
@@ -420,6 +421,7 @@ Status Source::send_round(LiveMember& member) {
 
 Status Source::round(LiveMessageType end) {
     round_bytes_ = 0;
+    GHOST_TRY(fault::pass(fault::Point::pages_sent_round, [this] { link_.interrupt(); }));
     for (auto& member : members_) GHOST_TRY(send_round(member));
     GHOST_TRY(link_.send(end));
     auto answer = link_.expect(LiveMessageType::synced);
@@ -581,6 +583,7 @@ Status Source::frozen(PtraceSession& session, int64_t begin) {
         member.kernel_state.files = std::move(kernel_state->files);
     }
     lap(stats.files);
+    GHOST_TRY(fault::pass(fault::Point::pages_sent_last, [this] { link_.interrupt(); }));
     GHOST_TRY(link_.send(LiveMessageType::last));
     round_bytes_ = stats.deferred_bytes = 0;
     for (auto& member : members_) member.deferred.clear();

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/fault.hpp"
 #include "base/fd.hpp"
 #include "base/json_text.hpp"
 #include "base/log.hpp"
@@ -674,6 +675,8 @@ Result<Target::Next> Target::serve() {
             return Next::go_on;
         }
         case LiveMessageType::sync:
+            GHOST_TRY(
+                fault::pass(fault::Point::pages_received_round, [this] { link_.interrupt(); }));
             GHOST_TRY(synced());
             return Next::go_on;
         case LiveMessageType::last:
@@ -684,6 +687,8 @@ Result<Target::Next> Target::serve() {
             return Next::go_on;
         case LiveMessageType::settled: {
             const int64_t begin = monotonic_us();
+            GHOST_TRY(
+                fault::pass(fault::Point::pages_received_last, [this] { link_.interrupt(); }));
             GHOST_TRY(settle());
             times_.state += monotonic_us() - begin;
             if (end_ == Next::held) GHOST_TRY(leave());

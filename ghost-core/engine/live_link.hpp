@@ -119,6 +119,7 @@ class LiveLink {
     // The same; an answer of the other side that it gives up is its error.
     Result<Message> expect(LiveMessageType type);
 
+    void interrupt() { link_.interrupt(); }  // it ends for both sides
     uint64_t sent() const { return sent_; }
 
   private:

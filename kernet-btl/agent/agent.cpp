@@ -21,6 +21,7 @@
 
 #include "base/clock.hpp"
 #include "base/control_socket.hpp"
+#include "base/fault.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
 #include "kernet-btl/agent/agent_ports.hpp"
@@ -36,6 +37,7 @@ using ghost::make_error;
 using ghost::monotonic_us;
 using ghost::Result;
 using ghost::Status;
+using ghost::fault::Point;
 namespace log = ghost::log;
 namespace schema = ghost::schema;
 
@@ -376,6 +378,8 @@ void RankAgent::Impl::on_gate(uint64_t seq) {
         tell(GateAnswer{seq, -1, 0, true, std::nullopt});
         return;
     }
+    if (Status fine = ghost::fault::pass(Point::agent_gates, [this] { control_.hang_up(); }); !fine)
+        return tell(GateAnswer{seq, -1, 0, false, fine.error().message()});
     // Others may wait in PMIx for what this rank has to publish here, and could not be gated.
     recommit_if_due(true);
     ports_.data->close_gate();
@@ -428,6 +432,7 @@ void RankAgent::Impl::on_close(uint64_t seq) {
         return;
     }
     if (!change(AgentState::suspended)) return;
+    (void)ghost::fault::pass(Point::agent_closes);
     ports_.data->suspend_all();
     if (Status closed = ports_.pmix->close(); !closed) {
         // Both gates still hold; the node agent's limit ends this attempt.
@@ -478,6 +483,8 @@ void RankAgent::Impl::suspend_and_wake() {
     if (!woken) return give_up(woken.error().message());
     int64_t deadline = monotonic_us() + config_.connect_limit_ms * ms;
     if (!change(AgentState::waking)) return;
+    if (Status fine = ghost::fault::pass(Point::agent_wakes); !fine)
+        return give_up(fine.error().message());
     if (!make_nudge()) return give_up("no descriptor left");
     auto welcome = *woken ? Result<RankWelcome>(std::move(**woken)) : reach_node_agent(deadline);
     if (!welcome) return give_up(welcome.error().message());
@@ -544,6 +551,7 @@ Status RankAgent::Impl::wake_up(const RankWelcome& welcome, int64_t deadline) {
     data.open_gate();
     data.service();
     asked_.clear();
+    GHOST_TRY(ghost::fault::pass(Point::agent_attaches, [this] { control_.hang_up(); }));
     for (bool first = true;; first = false) {
         Status attached =
             ports_.pmix->attach(welcome.uri, welcome.resend, [&data] { data.service(); });

@@ -28,7 +28,8 @@ namespace {
 
 constexpr int64_t gather_us = 1000;  // locations that come together go out together
 constexpr size_t batch_bytes = 64 * 1024;
-constexpr int most_at_node = 8;  // moves at the same time, if nothing is said
+constexpr size_t most_named = 8;  // ranks, in a message
+constexpr int most_at_node = 8;   // moves at the same time, if nothing is said
 
 }  // namespace
 
@@ -45,6 +46,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
   private:
     void message(NodeId from, const schema::Received& m);
     bool node_lost(NodeId node);
+    std::string why_lost(NodeId node) const;
     void lost(NodeId node);
     bool hosts_ranks(NodeId node) const;
     void publish(const std::vector<kernet::Location>& locations);
@@ -260,9 +262,33 @@ void Coordinator::Impl::launched() {
 
 bool Coordinator::Impl::node_lost(NodeId node) {
     if (liveness_.is_given_up(node)) return true;
-    bool tolerable = adapter_.job_running() && !hosts_ranks(node);
-    tolerable ? liveness_.give_up(node, false) : lost(node);
-    return tolerable;
+    const bool running = adapter_.job_running();
+    if (running && !hosts_ranks(node)) return liveness_.give_up(node, false), true;
+    const std::string why = why_lost(node);  // before its ranks are forgotten
+    lost(node);
+    if (running) adapter_.abort_job(1, why);
+    return running;
+}
+
+// The job cannot go on without its ranks.
+std::string Coordinator::Impl::why_lost(NodeId node) const {
+    std::vector<RankId> ranks;
+    for (const RankInfo& info : adapter_.ranks())
+        if (info.running() && engine_.node_of(info.rank, info.node) == node)
+            ranks.push_back(info.rank);
+    const auto named = ranks.begin() + static_cast<long>(std::min(ranks.size(), most_named));
+    const SnapshotRun* last = snapshots_.last();
+    const std::string snapshot =
+        last != nullptr ? last->folder + "/" + last->name : policy_.restart;
+    return fmt::format(
+        "ghost: node {} is lost (switched off, cut off, or its daemon has ended), and {} {}{} with "
+        "it: "
+        "the job ends; {}",
+        liveness_.name_of(node), ranks.size() == 1 ? "rank" : "ranks",
+        fmt::join(ranks.begin(), named, ", "), named == ranks.end() ? "" : ", …",
+        snapshot.empty()
+            ? "it has no snapshot"
+            : fmt::format("`ghost restart {}` goes on from its newest snapshot", snapshot));
 }
 
 void Coordinator::Impl::lost(NodeId node) {

@@ -14,6 +14,7 @@
 #include <tuple>
 #include <utility>
 
+#include "base/fault.hpp"
 #include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/runtime/interface/location_table.hpp"
@@ -121,6 +122,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
         report(message);
     }
     void fail(RankSlot& slot, Stage stage, const std::string& why);
+    [[nodiscard]] bool passes(RankSlot& slot, fault::Point point, Stage stage,
+                              const std::shared_ptr<ControlConnection>& with);
     void set_timer(RankSlot& slot, int64_t us, void (Impl::*step)(RankSlot&));
     void stop_timer(RankSlot& slot);
     void forget(RankId rank);

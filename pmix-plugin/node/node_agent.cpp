@@ -308,6 +308,18 @@ void NodeAgent::Impl::fail(RankSlot& s, Stage stage, const std::string& why) {
     report(Failed{s.seq, s.rank, stage, why});
 }
 
+// False: it failed there, which has been told. `with`: whom the step works with.
+bool NodeAgent::Impl::passes(RankSlot& s, fault::Point point, Stage stage,
+                             const std::shared_ptr<ControlConnection>& with) {
+    const Status fine = fault::pass(point, [&with] {
+        if (with) with->hang_up();
+    });
+    if (fine) return true;
+    if (!s.snap.participates) return fail(s, stage, fine.error().message()), false;
+    snapshot_failed(s, stage, fine.error().message());
+    return participant_.poke(), false;
+}
+
 // --- who says what ---
 
 void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {

@@ -18,7 +18,9 @@ void NodeAgent::Impl::close_gate(RankSlot& s) {
     if (const auto still = standstill(s)) return stands_still(s, still->why);
     if (!s.agent) s.busy = "the rank's agent is not attached";
     if (!s.busy.empty()) return gate_open(s), gate_answered(s);
-    if (change(s, Q::gating)) s.agent->tell(kernet::GateOrder{s.seq});
+    if (!change(s, Q::gating)) return;
+    if (passes(s, fault::Point::node_gates, Stage::freeze, s.agent))
+        s.agent->tell(kernet::GateOrder{s.seq});
 }
 
 // Why the rank's gate is not closed; empty: it is.
@@ -62,7 +64,9 @@ void NodeAgent::Impl::gate_open(RankSlot& s) {
 // False: it cannot leave now.
 bool NodeAgent::Impl::leave_server(RankSlot& s) {
     if (!s.agent || adapter_.detach_from_server(s.rank, s.tag) == PreMark::busy) return false;
-    if (change(s, Q::closing)) s.agent->tell(kernet::CloseOrder{s.seq});
+    if (!change(s, Q::closing)) return true;
+    (void)passes(s, fault::Point::node_closes, Stage::freeze, s.agent);
+    s.agent->tell(kernet::CloseOrder{s.seq});
     return true;
 }
 

@@ -36,6 +36,7 @@ void NodeAgent::Impl::check_slot(RankSlot& s) {
 
 void NodeAgent::Impl::import_slot(RankSlot& s) {
     if (s.transfer != T::ready || !s.wrapper) return;
+    if (!passes(s, fault::Point::node_restart_imports, Stage::importing, s.wrapper)) return;
     if (Status given = give_files(s, 0); !given)
         snapshot_failed(s, Stage::importing, given.error().message());
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
+#include "base/fault.hpp"
 #include "base/log.hpp"
 #include "base/own_file.hpp"
 #include "pmix-plugin/node/impl.hpp"
@@ -263,6 +264,7 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
     const SnapPrepare& order = snapshot_.order;
     const std::string partial = "/" + partial_name(order.name, adapter_.life());
     if (!change(s, W::preparing)) return;
+    if (!passes(s, fault::Point::node_snap_prepares, Stage::prepare, s.wrapper)) return;
     s.sharing.seen = seen_memory(s);
     s.wrapper->tell(SnapPrepareRank{.seq = s.seq,
                                     .folder = order.folder + partial,
@@ -299,7 +301,9 @@ void NodeAgent::Impl::part_with_server(RankSlot& s) {
 // The ranks of this node and of those below are back: before, writing would take processors from
 // what is still on the way.
 void NodeAgent::Impl::write(RankSlot& s) {
-    if (s.wrapper && s.snap.work == W::writing) s.wrapper->tell(SnapWrite{s.seq});
+    if (!s.wrapper || s.snap.work != W::writing) return;
+    if (passes(s, fault::Point::node_snap_writes, Stage::write, s.wrapper))
+        s.wrapper->tell(SnapWrite{s.seq});
 }
 
 // The rank is quiet: its tree may be frozen.
@@ -313,7 +317,9 @@ void NodeAgent::Impl::freeze(RankSlot& s) {
         snapshot_failed(s, Stage::check, why);
         return participant_.poke();
     }
-    if (change(s, W::freezing)) s.wrapper->tell(order);
+    if (change(s, W::freezing) &&
+        passes(s, fault::Point::node_snap_freezes, Stage::freeze, s.wrapper))
+        s.wrapper->tell(order);
 }
 
 // The wrapper has let the tree run and signalled the rank.
@@ -436,6 +442,7 @@ void complete_in(const std::string& folder, const std::string& name, const std::
 }  // namespace
 
 void NodeAgent::Impl::end_snapshot(const SnapEnd& order) {
+    (void)fault::pass(fault::Point::node_snap_ends);
     for (auto& [rank, s] : slots_) {
         if (!s.snap.participates) continue;
         if (s.wrapper) s.wrapper->tell(SnapEndRank{s.seq, true});

@@ -2,6 +2,7 @@
 // Source of a move: connect, gate, export; then leave, or go on as if nothing had happened.
 #include <fmt/format.h>
 
+#include "base/fault.hpp"
 #include "base/log.hpp"
 #include "pmix-plugin/node/impl.hpp"
 
@@ -30,7 +31,9 @@ void NodeAgent::Impl::connect(const Connect& m) {
     Connect order = m;
     order.secret = adapter_.secret();
     s->sharing.seen = order.shared = seen_memory(*s);
-    if (change(*s, T::connecting)) s->wrapper->tell(order);
+    if (change(*s, T::connecting) &&
+        passes(*s, fault::Point::node_connects, Stage::connect, s->wrapper))
+        s->wrapper->tell(order);
     look_at_ranks_later();
 }
 
@@ -48,6 +51,7 @@ void NodeAgent::Impl::gate(const GateRank& m) {
 void NodeAgent::Impl::export_rank(RankSlot& s) {
     if (!change(s, T::exporting)) return;
     report(RankGated{s.seq, s.rank, s.thread});
+    if (!passes(s, fault::Point::node_exports, Stage::exporting, s.wrapper)) return;
     Export order{s.seq};
     if (auto why = add_sharers(s, order.unit, order.saves); !why.empty())
         return fail(s, Stage::check, why);
@@ -101,6 +105,7 @@ void NodeAgent::Impl::abort_source(RankSlot& s) {
     const bool copies = s.transfer == T::copying;
     if ((!touched || copies) && s.wrapper) s.wrapper->tell(Cancel{s.seq});
     if (!change(s, T::returning)) return;
+    (void)passes(s, fault::Point::node_returns, Stage::moving, s.wrapper);
     switch (s.quiesce) {
         case Quiesce::resuming:
             // Said once more: nobody knows whether it has been heard.
@@ -137,6 +142,7 @@ void NodeAgent::Impl::leave(RankSlot& s, const Switch& m) {
     s.to = m.to;
     // Two copies must not run: one that cannot leave as it should does not stay either.
     if (!change(s, T::leaving)) kill_tree(s, settings_.tree);
+    (void)passes(s, fault::Point::node_leaves, Stage::switching, s.wrapper);
     if (s.agent) std::exchange(s.agent, nullptr)->close();
     auto votes = adapter_.switch_rank(s.rank, s.from, s.to);
     if (votes.ok()) {

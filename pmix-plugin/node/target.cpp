@@ -3,6 +3,7 @@
 // nodes.
 #include <fmt/format.h>
 
+#include "base/fault.hpp"
 #include "base/log.hpp"
 #include "pmix-plugin/node/impl.hpp"
 
@@ -46,6 +47,7 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
     }
     s.wrapper = open_wrapper(rank, std::move(spawned->control));
     Prepare order = m;
+    if (!passes(s, fault::Point::node_prepares, Stage::prepare, s.wrapper)) return;
     order.secret = adapter_.secret();
     order.interfaces = adapter_.parameter("btl_kernet_if_include").value_or("");
     s.wrapper->tell(order);
@@ -65,6 +67,7 @@ void NodeAgent::Impl::target_answer(RankSlot& s, const schema::Received& m) {
             if (s.transfer == T::ready) pass_on(s, m.as<TransferProgress>());
             return;
         case FromWrapper::held:
+            if (!passes(s, fault::Point::node_holds, Stage::importing, s.wrapper)) return;
             if (s.transfer != T::ready || !change(s, T::held)) return;
             s.sharing = {};  // it has it mapped
             adapter_.expect_client(s.rank);
@@ -102,6 +105,7 @@ void NodeAgent::Impl::switch_rank(const Switch& m) {
 }
 
 void NodeAgent::Impl::join(RankSlot& s) {
+    if (!passes(s, fault::Point::node_joins, Stage::switching, s.wrapper)) return;
     auto votes = adapter_.switch_rank(s.rank, s.from, s.to);
     if (!change(s, T::switched)) return;
     if (!votes.ok()) return fail(s, Stage::switching, votes.error().message());
@@ -114,6 +118,7 @@ void NodeAgent::Impl::go(const Go& m) {
     if (!s->wrapper) return fail(*s, Stage::going, "the restore wrapper has gone");
     if (!change(*s, T::going)) return;
     if (m.agent) s->thread = m.agent;
+    if (!passes(*s, fault::Point::node_goes, Stage::going, s->wrapper)) return;
     s->wrapper->tell(Go{s->seq, s->rank, s->thread});
 }
 

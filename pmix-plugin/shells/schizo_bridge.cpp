@@ -55,14 +55,20 @@ bool wanted() {
     return on && is_yes(on) && !(off && is_yes(off));
 }
 
-// mpirun's environment does not reach its daemons, parameters do: where the log goes travels as
-// one.
-void share_log_file(bool decides) {
-    if (decides) {
-        if (const char* log = getenv("GHOST_LOG")) setenv("OMPI_MCA_ghost_log", log, 1);
-    } else if (const char* log = getenv("OMPI_MCA_ghost_log")) {
-        setenv("GHOST_LOG", log, 0);
-    }
+// mpirun's environment does not reach its daemons, parameters do: where the log goes, and where
+// faults are planted (base/fault.hpp), travel as such.
+void share_variable(bool decides, const char* variable, const char* parameter) {
+    const char* value = getenv(decides ? variable : parameter);
+    if (value == nullptr) return;
+    if (decides)
+        setenv(parameter, value, 1);
+    else
+        setenv(variable, value, 0);
+}
+
+void share_variables(bool decides) {
+    share_variable(decides, "GHOST_LOG", "OMPI_MCA_ghost_log");
+    share_variable(decides, "GHOST_FAULTS", "OMPI_MCA_ghost_faults");
 }
 
 // Whether the job runs with Ghost is decided once, in mpirun; daemons hear of it as of any other
@@ -221,7 +227,7 @@ const char* ghost_schizo_prepare(int decides, const char* component, const char*
         switch_off(s, std::move(why));
         return s.message.c_str();
     }
-    share_log_file(decides);
+    share_variables(decides);
     for (const Setting& setting : decided.settings)
         setenv(setting.name.c_str(), setting.value.c_str(), 1);
     s.active = true;
@@ -279,7 +285,7 @@ void ghost_schizo_app_env(int by_launch_agent, void* env, ghost_set_fn set) noex
     set(env, "GHOST_LIFE", s.life.c_str());
     set(env, names_variable, socket_names(s.secret).c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());
-    for (const char* name : {"GHOST_LOG", "GHOST_LINKS", "GHOST_LINK_FAULTS"}) {
+    for (const char* name : {"GHOST_LOG", "GHOST_FAULTS", "GHOST_LINKS", "GHOST_LINK_FAULTS"}) {
         if (const char* value = getenv(name)) set(env, name, value);
     }
     if (const char* filters = filters_wanted()) set(env, "GHOST_FILTERS", filters);

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <set>
 
+#include "base/fault.hpp"
 #include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/format/host.hpp"
@@ -91,6 +92,7 @@ Result<core::Resource*> ConnectedSource::link(Worker& worker) {
     if (!source) return source.error();
     source_ = std::move(*source);
     worker.uses(source_->fd());
+    GHOST_TRY(fault::pass(fault::Point::wrapper_imports, [this] { source_->interrupt(); }));
     GHOST_TRY(core::answer_source(*source_));
     return source_.get();
 }

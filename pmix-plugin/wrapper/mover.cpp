@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <utility>
 
+#include "base/fault.hpp"
 #include "base/log.hpp"
 #include "base/scheduling.hpp"
 #include "base/schema_json.hpp"
@@ -17,6 +18,7 @@ namespace ghost::plugin {
 namespace {
 
 using S = MoveState;
+using P = fault::Point;
 
 // Nothing is sent between connect and export, while the rank's gate is tried again and again.
 constexpr int silence_ms = 60'000;
@@ -107,6 +109,8 @@ void Mover::connect(const Connect& where) {
             if (fine.error().code != Code::refused) return failed(fine.error());
             return parts_.who.failed(where.seq, Stage::target, fine.error().why);
         }
+        if (Status fine = fault::pass(P::wrapper_connects, [&] { (*target)->interrupt(); }); !fine)
+            return failed(fine.error());
         target_ = std::move(*target);  // the loop looks at these after finish()
         if (where.live) return export_live(where, request);
         auto ahead = core::prepare_export(request);
@@ -181,6 +185,8 @@ Status Mover::check(const core::ExportRequest& request) {
 Outgoing Mover::export_tree(const Export& order, RankMetadata metadata,
                             core::ExportRequest request) {
     const Identity& who = parts_.who;
+    if (Status fine = fault::pass(P::wrapper_exports, [this] { target_->interrupt(); }); !fine)
+        return who.failed(order.seq, Stage::exporting, fine.error().message());
     if (Status fine = check(request); !fine)
         return who.failed(order.seq, Stage::check, fine.error().message());
     request.ghosts = core::Ghosts::move;
@@ -199,6 +205,8 @@ Outgoing Mover::export_tree(const Export& order, RankMetadata metadata,
     worker_.uses(-1);
     if (!stats) return who.failed(order.seq, Stage::exporting, stats.error().message());
     given_ = std::move(stats->given);
+    if (Status fine = exported(); !fine)
+        return who.failed(order.seq, Stage::exporting, fine.error().message());
     return Exported{.seq = order.seq,
                     .rank = who.rank,
                     .bytes = stats->page_bytes + stats->skeleton_bytes,
@@ -263,6 +271,9 @@ Outgoing Mover::export_live(const Connect& where, const core::ExportRequest& pla
     auto sent = core::live_export(request, *target_);
     worker_.uses(-1);
     tracking_ = std::move(sent.tracking);
+    if (sent.outcome == core::LiveOutcome::exported)
+        if (Status fine = exported(); !fine)
+            return who.failed(where.seq, Stage::exporting, fine.error().message());
     if (unfit) return who.failed(where.seq, Stage::check, unfit->message());
     if (sent.outcome != core::LiveOutcome::exported) return live_failed(where.seq, *sent.error);
     return Exported{.seq = where.seq,
@@ -271,6 +282,12 @@ Outgoing Mover::export_live(const Connect& where, const core::ExportRequest& pla
                     .rounds = static_cast<uint64_t>(sent.stats.rounds) + 1,
                     .frozen_us = sent.stats.stop,
                     .skeleton_us = sent.stats.skeleton_stop};
+}
+
+// On the worker: everything has gone over, the rank is stopped.
+Status Mover::exported() const {
+    GHOST_TRY(fault::pass(P::init_exported, fault::Process{parts_.root}));
+    return fault::pass(P::wrapper_exported);
 }
 
 // By stop and copy it may be possible.
@@ -330,6 +347,7 @@ void Mover::call_off(const schema::Received& order) {
 // Also right for a tree that another wrapper left half exported, and for one that runs.
 void Mover::resume(const schema::Received& order) {
     if (!order.is<Resume>()) return;  // cancelled: the tree was not touched
+    (void)fault::pass(P::wrapper_resumes);
     if (const auto given = std::exchange(given_, {}); !given.empty())
         if (Status back = core::take_back(parts_.root, given); !back)
             log::error("rank {}: {}", parts_.who.rank, back.error().message());
@@ -352,6 +370,7 @@ void Mover::wake(const std::optional<AgentThread>& agent) {
 
 void Mover::die(uint64_t seq) {
     if (!may(S::leaving)) return parts_.fail(seq_, Stage::ending, "the rank is not exported");
+    (void)fault::pass(P::wrapper_leaves);
     seq_ = seq;
     change(S::leaving);
 }

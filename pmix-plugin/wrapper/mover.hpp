@@ -90,6 +90,7 @@ class Mover {
     void start_export(const Export& order);
     Outgoing export_tree(const Export& order, RankMetadata metadata, core::ExportRequest request);
     Status weigh(uint64_t least);
+    Status exported() const;
     Outgoing export_live(const Connect& where, const core::ExportRequest& request);
     Outgoing live_failed(uint64_t seq, const Error& error) const;
     void heard(const Outgoing& said);

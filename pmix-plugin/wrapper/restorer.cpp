@@ -10,7 +10,9 @@
 #include <unistd.h>
 #include <utility>
 
+#include "base/fault.hpp"
 #include "base/log.hpp"
+#include "base/pidfd.hpp"
 #include "base/scheduling.hpp"
 #include "ghost-core/engine/live.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
@@ -20,6 +22,7 @@ namespace ghost::plugin {
 namespace {
 
 using S = RestoreState;
+using P = fault::Point;
 
 constexpr int64_t progress_us = 200'000;
 // A rank that cannot be restarted: so long the coordinator has to end the job with what is missing
@@ -196,6 +199,8 @@ void Restorer::prepare(const Prepare& order) {
         return fail(Stage::prepare, begun.error().message());
     if (!change(S::warming)) return;
     worker_.start([this]() -> Outgoing {
+        if (Status fine = fault::pass(P::wrapper_prepares); !fine)
+            return who_.failed(seq_, Stage::prepare, fine.error().message());
         Status warm = core::warm_up({who_.criu, folder_.path()});
         if (!warm) return who_.failed(seq_, Stage::prepare, warm.error().message());
         Status fine = source_->look();
@@ -281,6 +286,9 @@ Outgoing Restorer::hold(const core::HeldTree& held, Stdio& stdio) {
     stdio.close_rank_ends();
     stdio_ = std::move(stdio);
     held_ = held;
+    (void)fault::pass(P::init_held, fault::Process{held_.root});
+    if (Status fine = fault::pass(P::wrapper_holds); !fine)
+        return who_.failed(seq_, Stage::importing, fine.error().message());
     Held out;
     out.seq = seq_;
     out.rank = who_.rank;
@@ -306,18 +314,31 @@ void Restorer::worker_done() {
         return;
     if (!off)
         send(encode(answer), held != nullptr && held->init ? stdio_.spare() : std::vector<int>());
+    if (held != nullptr && !off) watch_held();
     // mpirun has bound us if it has started us; meanwhile the answer is on its way.
     if (held != nullptr && !off && source_->comes_later())
         core::bind_beside_siblings(*held_.placement);
 }
 
+// Until it runs the original may go on in its place.
+void Restorer::watch_held() {
+    held_fd_ = open_pidfd(held_.root);
+    on_held_ = loop_.on_readable(held_fd_.get(), [this] {
+        on_held_.reset();
+        fail(Stage::importing, "the copy of the rank was killed before it ran");
+    });
+}
+
 void Restorer::go(const Go& word) {
+    on_held_.reset();
     if (!may(S::running)) return fail(Stage::going, "no tree is held");
+    (void)fault::pass(P::wrapper_goes);
     if (Status let_go = core::release_tree(held_); !let_go) {
         return fail(Stage::going, let_go.error().message());
     }
     guard_.set_duty(core::Guard::Duty::leave);
     if (!change(S::running)) return;
+    (void)fault::pass(P::init_goes, fault::Process{held_.root});
     Status woken = wake_agent(held_.root, word.agent ? word.agent : agent_);
     if (!woken) log::warning("{}", woken.error().message());
 }

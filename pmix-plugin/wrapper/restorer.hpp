@@ -80,6 +80,7 @@ class Restorer {
     void worker_done();
     void tell_progress();
     void begin_import();
+    void watch_held();
     Outgoing import_ghost();
     Outgoing import_live();
     Outgoing import_failed(const Error& error) const;
@@ -110,7 +111,8 @@ class Restorer {
     core::HeldTree held_;
     Worker worker_;
     Loop loop_;
-    Loop::Watch on_signal_, on_control_, on_daemon_, on_source_, on_worker_, on_progress_;
+    Fd held_fd_;  // readable when the tree that is held has ended
+    Loop::Watch on_signal_, on_control_, on_daemon_, on_source_, on_worker_, on_progress_, on_held_;
 };
 
 }  // namespace ghost::plugin

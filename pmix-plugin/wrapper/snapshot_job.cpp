@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/clock.hpp"
+#include "base/fault.hpp"
 #include "base/log.hpp"
 #include "base/schema_json.hpp"
 #include "ghost-core/engine/node_memory.hpp"
@@ -101,6 +102,8 @@ Outgoing SnapshotJob::take() {
     if (!fine) return failure(fine.error());
     sharing_ = std::move(*fine);
     stage_ = Stage::prepare;
+    if (Status fine = fault::pass(fault::Point::wrapper_snap_prepares); !fine)
+        return failure(fine.error());
     if (auto opened = open(); !opened.ok()) return failure(opened.error());
     memory_ = core::memory_of_tree(tree_.root);
     incremental_ =
@@ -166,6 +169,7 @@ Status SnapshotJob::wait_for_order(bool direct) {
         changed_.wait(lock, [this] { return command_ != Command::none; });
         if (command_ == Command::off) return called_off();
     }
+    GHOST_TRY(fault::pass(fault::Point::wrapper_snap_freezes));
     stage_ = Stage::check;
     auto now = check(true);
     GHOST_TRY(now);
@@ -311,6 +315,8 @@ Outgoing SnapshotJob::copied() {
     request.final_files = [this] { return std::move(shared_); };
     request.captured = [this](const core::CheckpointStats& stats) {
         if (!order_.stays()) wake();
+        (void)fault::pass(fault::Point::init_snap_captured, fault::Process{tree_.root});
+        (void)fault::pass(fault::Point::wrapper_snap_captured);
         captured_ = true;
         stage_ = Stage::write;
         (*progress_)(0, memory_);  // what is told from now on is of the file
@@ -363,6 +369,8 @@ Outgoing SnapshotJob::direct() {
 
 Outgoing SnapshotJob::written(uint64_t page_bytes, uint64_t zero_bytes, const std::string& digest) {
     stage_ = Stage::write;
+    if (Status fine = fault::pass(fault::Point::wrapper_snap_written); !fine)
+        return failure(fine.error());
     struct stat info {};
     const bool there = ::stat(order_.path().c_str(), &info) == 0;
     if (!there) return failure(sys_error("find what was written", order_.path()));

@@ -3,11 +3,13 @@
 
 #include <algorithm>
 
+#include "base/fault.hpp"
 #include "pmix-plugin/coordinator/operations/engine.hpp"
 
 namespace ghost::plugin {
 
 using S = MoveState;
+using P = fault::Point;
 
 MoveOperation::MoveOperation(Job& job, MoveOrder order, Progress progress, Finished finished)
     : StagedOperation(job, std::move(progress), std::move(finished)),
@@ -64,7 +66,7 @@ void MoveOperation::prepare() {
     if (data_.to == data_.from) return finish(S::done);
     data_.epoch = job_.epochs.reserve(seq());
     data_.ping = job_.liveness.ping_now();
-    if (!change(S::preparing)) return;
+    if (!change(S::preparing) || !passes(P::coordinator_prepares)) return;
     Prepare order{seq(),      data_.epoch,  data_.rank,
                   data_.from, unit_.number, unit_.ranks[data_.rank]};
     order.live = is_live();
@@ -78,7 +80,7 @@ void MoveOperation::on_ready(const Ready& m) {
 }
 
 void MoveOperation::connect() {
-    if (!change(S::connecting)) return;
+    if (!change(S::connecting) || !passes(P::coordinator_connects)) return;
     const Ready& m = *data_.ready;
     const std::string& host = m.host.empty() ? data_.to_name : m.host;
     Connect order{seq(), data_.epoch, data_.rank, host, m.port, m.token};
@@ -137,6 +139,7 @@ void MoveOperation::try_hold() {
 }
 
 void MoveOperation::send_gate() {
+    if (!passes(P::coordinator_gates)) return;
     data_.busy = false;
     data_.gate_sent = job_.settings.now();
     job_.adapter.tell(data_.from, GateRank{seq(), data_.rank});
@@ -205,7 +208,7 @@ void MoveOperation::decide_if_whole() {
 }
 
 void MoveOperation::decide() {
-    if (!change(S::switching)) return;
+    if (!passes(P::coordinator_decides) || !change(S::switching)) return;
     job_.epochs.decide(seq());
     log::info("decided: rank {} is at {} from epoch {} on", data_.rank, data_.to_name, data_.epoch);
     const auto live = job_.liveness.live_nodes();
@@ -221,6 +224,7 @@ void MoveOperation::vote(NodeId from, int votes) {
 
 void MoveOperation::all_switched() {
     if (!change(S::going)) return;
+    (void)fault::pass(P::coordinator_goes);
     job_.adapter.tell(data_.to, Go{seq(), data_.rank, data_.agent});
 }
 
@@ -461,6 +465,10 @@ void MoveOperation::expired() {
 void MoveOperation::impossible(S) {
     const bool may_abort = move_states.allows(data_.state, S::aborting);
     if (!is_decided() && may_abort) abort("a fault of Ghost's own (see mpirun's log)");
+}
+
+bool MoveOperation::passes(P point) {
+    return fault::passes(point, [this](const std::string& why) { abort(why); });
 }
 
 void MoveOperation::abort(const std::string& why) {

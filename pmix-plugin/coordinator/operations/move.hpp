@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fault.hpp"
 #include "pmix-plugin/coordinator/operations/operation.hpp"
 
 namespace ghost::plugin {
@@ -188,6 +189,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void on_done(const Done& m);
     void on_aborted(const Aborted& m);
 
+    bool passes(fault::Point point);  // false: aborted
     void abort(const std::string& why);
     void break_unit();
     void lose(const std::string& why);

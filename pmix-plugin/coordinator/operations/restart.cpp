@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "base/fault.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 
@@ -76,7 +77,7 @@ void RestartOperation::wait_for_launch() {
     if (ranks.size() != data_.ranks) {
         return fail(fmt::format("it has {} ranks, {} were started", data_.ranks, ranks.size()));
     }
-    if (!change(S::checking)) return;
+    if (!change(S::checking) || !passes(fault::Point::coordinator_restart_checks)) return;
     job_.adapter.tell_all(RestartPrepare{0, job_.liveness.tree(), data_.epoch});
 }
 
@@ -108,8 +109,13 @@ void RestartOperation::step_answered(ParticipantStep step, const StepAnswer& ans
         conclude(S::done);
         return hand_over();
     }
+    if (held && !passes(fault::Point::coordinator_restart_goes)) return;
     if (change(checked ? S::holding : S::going))
         tell_step(checked ? DaemonMessage::restart_import : DaemonMessage::restart_go);
+}
+
+bool RestartOperation::passes(fault::Point point) {
+    return fault::passes(point, [this](const std::string& why) { fail(why); });
 }
 
 void RestartOperation::fail(const std::string& why) {

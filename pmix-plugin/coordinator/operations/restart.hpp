@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/fault.hpp"
 #include "pmix-plugin/coordinator/operations/engine.hpp"
 
 namespace ghost::plugin {
@@ -66,6 +67,7 @@ class RestartOperation : public StagedOperation<Restart, restart_states> {
     void wait_for_launch();
     void tell_step(DaemonMessage step);
     void step_answered(ParticipantStep step, const StepAnswer& answer);
+    bool passes(fault::Point point);  // false: failed
     void fail(const std::string& why);
 
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -5,12 +5,14 @@
 #include <fmt/format.h>
 #include <utility>
 
+#include "base/fault.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin {
 
 using S = SnapshotState;
+using P = fault::Point;
 
 namespace {
 
@@ -210,6 +212,7 @@ void SnapshotOperation::opened(Opened opened) {
 
 void SnapshotOperation::send_prepare() {
     SnapshotRun& r = data_;
+    if (!passes(P::coordinator_snap_prepares)) return;
     const SnapshotRun* last = job_.snapshots.last();
     ++r.attempt;
     job_.adapter.tell_all(SnapPrepare{.seq = r.seq,
@@ -254,6 +257,7 @@ void SnapshotOperation::try_hold() {
 }
 
 void SnapshotOperation::send_gate() {
+    if (!passes(P::coordinator_snap_gates)) return;
     data_.ungating = false;
     data_.gate_sent = job_.settings.now();
     tell_step(DaemonMessage::snap_gate);
@@ -270,7 +274,7 @@ void SnapshotOperation::on_gated(const StepAnswer& answer) {
     if (answer.busy_ranks == 0) {
         // Spawned since the beginning; from here on nobody can.
         if (auto why = guests_are_there()) return abort(*why);
-        if (!change(S::freezing)) return;
+        if (!passes(P::coordinator_snap_closes) || !change(S::freezing)) return;
         r.closed = true;
         tell_step(DaemonMessage::snap_close);
         return;
@@ -361,7 +365,7 @@ void SnapshotOperation::complete(StepAnswer answer) {
         return abort(
             fmt::format("{} of {} ranks said what they wrote", r.written.written.size(), r.ranks));
     }
-    if (!change(S::completing)) return;
+    if (!passes(P::coordinator_snap_completes) || !change(S::completing)) return;
     r.lasted = job_.settings.now() - r.started;
     Manifest manifest = manifest_of(r, job_.adapter.job_name(), job_.epochs.now());
     if (key_)
@@ -389,6 +393,7 @@ void SnapshotOperation::complete(StepAnswer answer) {
 void SnapshotOperation::completed(Completed completed) {
     SnapshotRun& r = data_;
     if (!completed.why.empty()) return abort(completed.why);
+    (void)fault::pass(P::coordinator_snap_ends);
     job_.adapter.tell_all(SnapEnd{r.seq, completed.old, completed.old_seconds});
     job_.background.run([folder = r.folder, second = r.second, done = std::move(completed)] {
         remove_all(folder, done.old);
@@ -502,6 +507,10 @@ void SnapshotOperation::expired() {
 void SnapshotOperation::impossible(S) {
     if (snapshot_states.allows(data_.state, S::aborting))
         abort("a fault of Ghost's own (see mpirun's log)");
+}
+
+bool SnapshotOperation::passes(P point) {
+    return fault::passes(point, [this](const std::string& why) { abort(why); });
 }
 
 void SnapshotOperation::abort(const std::string& why) {

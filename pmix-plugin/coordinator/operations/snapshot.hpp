@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fault.hpp"
 #include "pmix-plugin/coordinator/operations/engine.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 
@@ -148,6 +149,7 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
     void on_aborted(const StepAnswer& answer);
     void refuse_for(const StepAnswer& answer);
 
+    bool passes(fault::Point point);  // false: aborted
     void abort(const std::string& why);
     void discard();
     void discarded(std::string why);

@@ -127,7 +127,13 @@ void Orte4Adapter::install_hooks() {
          [this](RankId rank) { watch_launched(rank); }, rank_ended,
          [this] { growth_.routes_planned(); },
          [this](uint32_t jobid) { return growth_.daemons_ready(jobid); }});
-    if (!done) loop_.after(retry_us, [this] { install_hooks(); });
+    if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
+    if (ORTE_PROC_IS_HNP) look_at_daemons();
+}
+
+void Orte4Adapter::look_at_daemons() {
+    daemons_.end_cut_connections();
+    loop_.after(Daemons::look_us, [this] { look_at_daemons(); });
 }
 
 // Until the launch message says of whom to ask it, and the answer is here.
@@ -312,7 +318,7 @@ void Orte4Adapter::reattach(RankId rank) {
 std::vector<std::pair<std::string, std::string>> Orte4Adapter::environment_of(RankId rank) const {
     auto variables = rank_environment(app_jobid(), rank, self(), orte_process_info.nodename,
                                       app_variable(names_variable));
-    for (const char* name : {"GHOST_LIFE", "GHOST_CRIU", "GHOST_LOG"})
+    for (const char* name : {"GHOST_LIFE", "GHOST_CRIU", "GHOST_LOG", "GHOST_FAULTS"})
         if (const std::string value = app_variable(name); !value.empty())
             variables.emplace_back(name, value);
     return variables;

@@ -4,11 +4,16 @@
 #include <csignal>
 #include <fstream>
 #include <iterator>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sstream>
 #include <string>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/file.hpp"
 #include "base/log.hpp"
+#include "base/proc.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 
 namespace ghost::plugin::orte41 {
@@ -24,6 +29,36 @@ std::string command_line(pid_t pid) {
     for (char c : line)
         if (c != ' ' || single.empty() || single.back() != ' ') single += c;
     return single + " ";
+}
+
+// The ports at which mpirun hears daemons: "N.0;tcp://ADDRESS,ADDRESS:PORT;tcp6://[…]:PORT".
+std::set<int> own_ports() {
+    const char* uri = orte_process_info.my_hnp_uri;
+    std::istringstream parts(uri != nullptr ? uri : "");
+    std::set<int> out;
+    for (std::string part; std::getline(parts, part, ';');)
+        if (const size_t colon = part.rfind(':'); part.starts_with("tcp") && colon != part.npos)
+            out.insert(std::atoi(part.c_str() + colon + 1));
+    return out;
+}
+
+// 0: it is no connection over TCP.
+int local_port(int fd) {
+    sockaddr_storage at{};
+    socklen_t size = sizeof at;
+    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size) != 0) return 0;
+    if (at.ss_family == AF_INET) return ntohs(reinterpret_cast<sockaddr_in*>(&at)->sin_port);
+    if (at.ss_family == AF_INET6) return ntohs(reinterpret_cast<sockaddr_in6*>(&at)->sin6_port);
+    return 0;
+}
+
+// Something was sent, and the network has confirmed nothing for the time between two looks.
+bool is_unconfirmed(int fd) {
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return false;
+    return info.tcpi_state == TCP_ESTABLISHED && info.tcpi_unacked > 0 &&
+           info.tcpi_last_ack_recv >= Daemons::look_us / 1000;
 }
 
 bool ranks_alive_here() {
@@ -95,6 +130,21 @@ void Daemons::has_ended(NodeId node) {
     if (!one) return;
     end_launcher(node);
     one.mapped()();
+}
+
+void Daemons::end_cut_connections() {
+    constexpr int looks = 4;  // and up to one before the first: 10 s
+    const auto ports = own_ports();
+    std::map<int, int> now;
+    for (const int fd : numbers_in("/proc/self/fd"))
+        if (ports.contains(local_port(fd)) && is_unconfirmed(fd)) now[fd] = unconfirmed_[fd] + 1;
+    unconfirmed_ = std::move(now);
+    for (const auto& [fd, seen] : unconfirmed_) {
+        if (seen < looks) continue;
+        log::info("a daemon's node has confirmed nothing for {} s: its connection is ended",
+                  (seen + 1) * look_us / 1'000'000);
+        ::shutdown(fd, SHUT_RDWR);
+    }
 }
 
 void Daemons::keep_out() const {
