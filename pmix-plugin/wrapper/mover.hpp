@@ -72,6 +72,8 @@ class Mover {
 
     bool idle() const { return state_ == MoveState::idle && !worker_.busy(); }
     bool busy() const { return worker_.busy(); }
+    // The tree has ended: nothing is to be left of a move that was connected. Not while busy().
+    void leave_nothing() { drop_connection(); }
     bool stopped() const { return state_ == MoveState::exported; }
     bool leaving() const { return state_ == MoveState::leaving; }
     bool gone() const { return state_ == MoveState::gone; }

@@ -65,6 +65,7 @@ int Supervisor::run() {
     }
     int status = mover_.gone() ? 0 : status_.value_or(0);
     if (!mover_.gone()) send(schema::encode(Exit{status}));
+    mover_.leave_nothing();  // whoever ends the process does not come to its destructors
     rank_tree_.guard.stop();
     return status;
 }

@@ -215,18 +215,37 @@ struct Outcome {
     int64_t ms = 0;
 };
 
-class FaultMatrix : public nettest::OnLab, public ::testing::WithParamInterface<Case> {
+// A job with its rank at home, and what nodes have then.
+class FaultJob : public nettest::OnLab {
   protected:
     static void SetUpTestSuite();
     static void TearDownTestSuite();
     void SetUp() override;
     void TearDown() override;
 
+    void start();
+    void bring_home();
+    Inventory looks(const std::string& node);
+    void expect_nothing_left();
+    void end_job();
+    Job& job() { return *job_; }
+    bool went_on() { return job_ && job_->mpirun().running(); }
+
+    static inline std::unique_ptr<Job> job_;
+    static inline std::string folder_;                      // of the suite
+    static inline std::map<std::string, Inventory> empty_;  // what nodes have without a job
+    static inline std::map<std::string, Inventory> home_;   // with it, the rank at home
+    static inline std::unique_ptr<nettest::Scratch> shared_;
+};
+
+class FaultMatrix : public FaultJob, public ::testing::WithParamInterface<Case> {
+  protected:
+    static void TearDownTestSuite();
+    void TearDown() override;
+
     const Case& fault() const { return GetParam(); }
     void plant() const;
     std::string struck() const { return contents(planted_ + ".struck"); }
-    void start();
-    void bring_home();
     Words command() const;
     bool wait_for_end(const std::function<bool()>& over);
     void let_go_on();
@@ -237,19 +256,8 @@ class FaultMatrix : public nettest::OnLab, public ::testing::WithParamInterface<
     void expect_refused(const Finished& end);
     void goes_on();
     void note(const char* what) { table_[fault().line()][fault().kind] = {what, took_}; }
-    Inventory looks(const std::string& node);
-    void expect_nothing_left();
-    void end_job();
 
-    Job& job() { return *job_; }
-    bool went_on() { return job_ && job_->mpirun().running(); }
-
-    static inline std::unique_ptr<Job> job_;
-    static inline std::string folder_;                      // of the suite
-    static inline std::map<std::string, Inventory> empty_;  // what nodes have without a job
-    static inline std::map<std::string, Inventory> home_;   // with it, the rank at home
     static inline std::map<std::string, std::map<Kind, Outcome>> table_;
-    static inline std::unique_ptr<nettest::Scratch> shared_;
     std::string planted_;
     int64_t took_ = 0, began_ = 0;
     bool hangs_ = false;
@@ -257,17 +265,22 @@ class FaultMatrix : public nettest::OnLab, public ::testing::WithParamInterface<
 
 const Words nodes = {root, source, target, spare};
 
-void FaultMatrix::SetUpTestSuite() {
+void FaultJob::SetUpTestSuite() {
     make_lab(4);
     shared_ = std::make_unique<nettest::Scratch>();
     folder_ = shared_->path("faults");
     ::mkdir(folder_.c_str(), 0700);
 }
 
-void FaultMatrix::TearDownTestSuite() {
+void FaultJob::TearDownTestSuite() {
     job_.reset();
     shared_.reset();
+    empty_.clear();
     OnLab::TearDownTestSuite();
+}
+
+void FaultMatrix::TearDownTestSuite() {
+    FaultJob::TearDownTestSuite();
     std::printf("%-42s", "");
     for (const char* kind : fault::kind_names) std::printf("%-15s", kind);
     for (const auto& [line, kinds] : table_) {
@@ -283,14 +296,14 @@ void FaultMatrix::TearDownTestSuite() {
     std::printf("\n");
 }
 
-Inventory FaultMatrix::looks(const std::string& node) {
+Inventory FaultJob::looks(const std::string& node) {
     std::istringstream list(lab().as_root(node, {"sh", "-c", inventory}).out);
     Inventory out;
     for (std::string line; std::getline(list, line);) out.insert(line);
     return out;
 }
 
-void FaultMatrix::SetUp() {
+void FaultJob::SetUp() {
     OnLab::SetUp();
     if (IsSkipped()) return;
     if (empty_.empty())
@@ -302,7 +315,7 @@ void FaultMatrix::plant() const {
     if (fault().way.back) std::ofstream(folder_ + "/wrapper:holds@" + target) << "error\n";
 }
 
-void FaultMatrix::start() {
+void FaultJob::start() {
     Words words{
         "env", "GHOST_FAULTS=" + folder_, "mpirun", "-np", "2", "--host", hosts, "--mca", "ghost",
         "1"};
@@ -316,7 +329,7 @@ void FaultMatrix::start() {
     home_.clear();
 }
 
-void FaultMatrix::bring_home() {
+void FaultJob::bring_home() {
     if (!went_on()) {
         ASSERT_NO_FATAL_FAILURE(start());
     }
@@ -400,14 +413,14 @@ void FaultMatrix::goes_on() {
     ASSERT_NO_FATAL_FAILURE(expect_goes_on(job(), 1));
 }
 
-void FaultMatrix::end_job() {
+void FaultJob::end_job() {
     nettest::touch(shared_->path("stop"));
     expect_clean(job().finish(), "pattern:");
     job_.reset();
 }
 
 // What is still at work gets some time.
-void FaultMatrix::expect_nothing_left() {
+void FaultJob::expect_nothing_left() {
     const auto& before = went_on() ? home_ : empty_;
     for (const auto& node : nodes) {
         Inventory now;
@@ -464,13 +477,17 @@ TEST_P(FaultMatrix, Strikes) {
     if (!HasFatalFailure()) expect_nothing_left();
 }
 
-// What went wrong is not the next one's.
 void FaultMatrix::TearDown() {
     std::remove(planted_.c_str());
     std::remove((planted_ + ".struck").c_str());
     std::remove((folder_ + "/wrapper:holds@" + target + ".struck").c_str());
+    if (HasFailure()) table_[fault().line()][fault().kind].what = "FAILED";
+    FaultJob::TearDown();
+}
+
+// What went wrong is not the next one's.
+void FaultJob::TearDown() {
     if (!HasFailure()) return;
-    table_[fault().line()][fault().kind].what = "FAILED";
     if (job_) std::printf("%s\n", job().mpirun().err().c_str());
     job_.reset();
 }
@@ -484,6 +501,33 @@ std::string name_of(const ::testing::TestParamInfo<Case>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Points, FaultMatrix, ::testing::ValuesIn(cases()), name_of);
+
+// A node that is gone without a drain: whatever its processes and its network have still to say.
+class LostNode : public FaultJob, public ::testing::WithParamInterface<bool> {};
+
+TEST_P(LostNode, EndsTheJobInTime) {
+    const bool cut = GetParam();
+    ASSERT_NO_FATAL_FAILURE(bring_home());
+    const std::string shots = path("snapshots");
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", shots});
+    ASSERT_EQ(saved.status, 0) << saved.err;
+    const int64_t began = now_ms();
+    cut ? lab().cut(source) : lab().switch_off(source);
+    const Finished end = job().finish(60);
+    const int64_t took = now_ms() - began;
+    EXPECT_LE(took, 15000) << end.err;
+    EXPECT_NE(end.status, 0) << end.err;  // 1, or that of the launcher (ssh), if it was quicker
+    EXPECT_EQ(nettest::count_of(end.err, "ghost: node gn2 is lost"), 1U) << end.err;
+    EXPECT_NE(end.err.find("`ghost restart " + shots), std::string::npos) << end.err;
+    std::printf("   %lld ms: %s\n", static_cast<long long>(took), end.err.c_str());
+    job_.reset();
+    lab().repair();
+    if (cut) expect_nothing_left();
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, LostNode, ::testing::Bool(), [](const auto& info) {
+    return std::string(info.param ? "CutOff" : "SwitchedOff");
+});
 
 // Each point is passed by something here.
 TEST(FaultPoints, AllHaveAWay) {

@@ -251,7 +251,7 @@ void Daemon::leave_job() {
 }
 
 void Daemon::abort_job(int, const std::string& why) {
-    c_.job_aborted = true;
+    if (std::exchange(c_.job_aborted, true)) return;
     c_.abort_why = why;
 }
 
