@@ -17,13 +17,13 @@
 #include <sys/utsname.h>
 
 #include "base/doorway.hpp"
+#include "base/tcp.hpp"
 
 namespace kernet::net {
 
 namespace {
 
 constexpr int tcp_rto_max_ms = 44;  // TCP_RTO_MAX_MS (linux/tcp.h), since Linux 6.15
-constexpr uint8_t asked = 2;        // times, to no answer; one may get lost
 
 Result<socklen_t> abstract_address(const std::string& name, sockaddr_un& address) {
     address = sockaddr_un{};
@@ -195,10 +195,7 @@ bool node_is_dead(const Fd& fd, int64_t dead_after_us) {
     // What it said last is read first: it may have been goodbye.
     int unread = 0;
     if (info.tcpi_state == TCP_CLOSE) return ioctl(fd.get(), SIOCINQ, &unread) == 0 && unread == 0;
-    const int64_t silence_ms = std::min(info.tcpi_last_ack_recv, info.tcpi_last_data_recv);
-    // An answer ends a row of probes; one sent again and acknowledged ends that row.
-    return silence_ms * 1000 > dead_after_us &&
-           (info.tcpi_retransmits >= asked || info.tcpi_probes >= asked);
+    return ghost::is_unanswered(fd.get(), dead_after_us);
 }
 
 void acknowledge_on_arrival(int fd, int below) {

@@ -55,10 +55,8 @@ Result<Ends> ends_of(const Fd& connection);
 // ever (net/ipv4/tcp_bbr.c, bbr_init(): sk_pacing_status), which delays messages of some KB.
 // What is accepted inherits it all from its listener.
 void tune_tcp(const Fd& fd, const TcpTuning& tuning);
-// Whether the node at the other end has answered nothing for dead_after_us though it was asked more
-// than once, or the connection has ended. Its system answers for a process that is stopped,
-// computes or does not read, so this says nothing about the process. TCP_USER_TIMEOUT is not for
-// us: it also breaks a connection whose reader is slow (tcp(7): "due to zero window size").
+// Whether the connection has ended, or is_unanswered() for dead_after_us. TCP_USER_TIMEOUT is not
+// for us: it also breaks a connection whose reader is slow (tcp(7): "due to zero window size").
 bool node_is_dead(const Fd& fd, int64_t dead_after_us);
 // For a connection that is read without being waited for: what comes is acknowledged on its way in,
 // by whoever delivers it, and not by the recv() that takes it, which makes

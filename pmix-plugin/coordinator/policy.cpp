@@ -120,6 +120,7 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     policy.at_once = reader.value("ghost_migrate_at_once", parse_at_once);
     policy.mode = reader.one_of("ghost_migrate_mode", {"stop", "auto", "live"});
     policy.live_from = reader.value("ghost_migrate_live_from", parse_bytes);
+    (void)reader.value("ghost_node_dead_after", parse_duration_us);  // the adapter's
     policy.restart = reader.text("ghost_restart");
     policy.signer = reader.text("ghost_restart_signer");
     policy.memory = memory_folder(policy.restart);

@@ -41,6 +41,9 @@ constexpr Parameter table[] = {
     {"ghost_migrate_at_once", "auto",
      "How many ranks may move at the same time; auto: at each node as many as it has cores, 8 at "
      "most"},
+    {"ghost_node_dead_after", "10",
+     "Seconds after which a node that answers nothing over the network ends the job if ranks are "
+     "there; 0 waits as long as the kernel does"},
     {"ghost_filters", "none",
      "Filters for messages between ranks: crypto, compress, backup=FOLDER, so:/PATH"},
     {"ghost_streams", "1", "Offer streams to programs that use kernet.h, without kernetd (0 or 1)"},

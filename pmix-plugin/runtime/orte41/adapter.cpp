@@ -17,6 +17,7 @@
 #include "pmix-plugin/runtime/orte41/rehome.hpp"
 #include "pmix-plugin/runtime/orte41/state_hooks.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
 
 namespace ghost::plugin::orte41 {
 
@@ -128,12 +129,16 @@ void Orte4Adapter::install_hooks() {
          [this] { growth_.routes_planned(); },
          [this](uint32_t jobid) { return growth_.daemons_ready(jobid); }});
     if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
-    if (ORTE_PROC_IS_HNP) look_at_daemons();
+    if (!ORTE_PROC_IS_HNP) return;
+    constexpr int64_t usual_us = 10'000'000;
+    const auto set = parse_duration_us(parameter("ghost_node_dead_after").value_or("10"));
+    const int64_t dead_after_us = set.ok() ? *set : usual_us;
+    if (dead_after_us > 0) look_at_daemons(dead_after_us);
 }
 
-void Orte4Adapter::look_at_daemons() {
-    daemons_.end_cut_connections();
-    loop_.after(Daemons::look_us, [this] { look_at_daemons(); });
+void Orte4Adapter::look_at_daemons(int64_t dead_after_us) {
+    daemons_.end_cut_connections(dead_after_us);
+    loop_.after(Daemons::look_us, [=, this] { look_at_daemons(dead_after_us); });
 }
 
 // Until the launch message says of whom to ask it, and the answer is here.

@@ -116,7 +116,7 @@ class Orte4Adapter final : public RuntimeAdapter {
         Fd in, out, err;  // this daemon's ends of the rank's pipes
     };
 
-    void look_at_daemons();
+    void look_at_daemons(int64_t dead_after_us);
     void install_hooks();
     void fetch_secret();
     void secret_is_doubtful(const std::string& why);

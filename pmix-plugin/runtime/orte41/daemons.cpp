@@ -5,7 +5,6 @@
 #include <fstream>
 #include <iterator>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sstream>
 #include <string>
 #include <sys/socket.h>
@@ -14,6 +13,7 @@
 #include "base/file.hpp"
 #include "base/log.hpp"
 #include "base/proc.hpp"
+#include "base/tcp.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 
 namespace ghost::plugin::orte41 {
@@ -50,15 +50,6 @@ int local_port(int fd) {
     if (at.ss_family == AF_INET) return ntohs(reinterpret_cast<sockaddr_in*>(&at)->sin_port);
     if (at.ss_family == AF_INET6) return ntohs(reinterpret_cast<sockaddr_in6*>(&at)->sin6_port);
     return 0;
-}
-
-// Something was sent, and the network has confirmed nothing for the time between two looks.
-bool is_unconfirmed(int fd) {
-    tcp_info info{};
-    socklen_t size = sizeof info;
-    if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return false;
-    return info.tcpi_state == TCP_ESTABLISHED && info.tcpi_unacked > 0 &&
-           info.tcpi_last_ack_recv >= Daemons::look_us / 1000;
 }
 
 bool ranks_alive_here() {
@@ -132,19 +123,18 @@ void Daemons::has_ended(NodeId node) {
     one.mapped()();
 }
 
-void Daemons::end_cut_connections() {
-    constexpr int looks = 4;  // and up to one before the first: 10 s
+void Daemons::end_cut_connections(int64_t dead_after_us) {
     const auto ports = own_ports();
-    std::map<int, int> now;
+    std::set<int> now;
     for (const int fd : numbers_in("/proc/self/fd"))
-        if (ports.contains(local_port(fd)) && is_unconfirmed(fd)) now[fd] = unconfirmed_[fd] + 1;
-    unconfirmed_ = std::move(now);
-    for (const auto& [fd, seen] : unconfirmed_) {
-        if (seen < looks) continue;
-        log::info("a daemon's node has confirmed nothing for {} s: its connection is ended",
-                  (seen + 1) * look_us / 1'000'000);
+        if (ports.contains(local_port(fd)) && is_unanswered(fd, dead_after_us)) now.insert(fd);
+    for (const int fd : now) {
+        if (!unanswered_.contains(fd)) continue;
+        log::info("a daemon's node has answered nothing for {} s: its connection is ended",
+                  dead_after_us / 1'000'000);
         ::shutdown(fd, SHUT_RDWR);
     }
+    unanswered_ = std::move(now);
 }
 
 void Daemons::keep_out() const {

@@ -24,13 +24,13 @@ class Daemons {
     void dismiss(NodeId node, std::function<void()> gone);
     // What mpirun keeps to start that daemon (ssh) is ended.
     static void end_launcher(NodeId node);
-    // To be called every look_us in mpirun. A connection to a daemon of which the network has
-    // confirmed nothing for so many looks, though something was sent, is ended: ORTE hears of it
-    // then as of any daemon that fails, and not after the quarter of an hour that the kernel would
-    // take. A daemon that is stopped or busy keeps its connection: its kernel confirms. Looks are
-    // counted, not time, for an mpirun that was stopped itself.
-    void end_cut_connections();
-    static constexpr int64_t look_us = 2'000'000;
+    // To be called every look_us in mpirun. A connection to a daemon whose node has answered
+    // nothing for so long (is_unanswered()) is ended: ORTE hears of it then as of any daemon that
+    // fails, and not after the quarter of an hour that the kernel would take. A daemon that is
+    // stopped or busy keeps its connection. Two looks have to agree: after a pause of the whole
+    // machine the answer may be on its way.
+    void end_cut_connections(int64_t dead_after_us);
+    static constexpr int64_t look_us = 1'000'000;
     // ORTE has planned its routes anew: those to daemons that are out of the job are taken out.
     void keep_out() const;
 
@@ -41,7 +41,7 @@ class Daemons {
 
     std::function<bool(NodeId)> ask_;
     std::set<NodeId> given_up_;
-    std::map<int, int> unconfirmed_;  // by descriptor: looks at which nothing had been confirmed
+    std::set<int> unanswered_;                           // descriptors, at the last look
     std::map<NodeId, std::function<void()>> dismissed_;  // that have not ended
 };
 
