@@ -33,7 +33,7 @@ bool read_whole(const nlohmann::json& object, const char* name, T& out) {
     return found != object.end() && read_whole(*found, out);
 }
 
-// `otherwise` too if it is no object, and if the member is of another kind.
+// `otherwise` too if it is no object, and if the member is of another kind or does not fit.
 template <typename T>
 T member(const nlohmann::json& object, const char* name, const T& otherwise) {
     const auto found = object.find(name);
@@ -41,6 +41,9 @@ T member(const nlohmann::json& object, const char* name, const T& otherwise) {
     bool is_one = true;
     if constexpr (std::is_same_v<T, bool>) {
         is_one = found->is_boolean();
+    } else if constexpr (std::integral<T>) {
+        T whole = otherwise;
+        return read_whole(*found, whole) ? whole : otherwise;
     } else if constexpr (std::is_arithmetic_v<T>) {
         is_one = found->is_number();
     } else if constexpr (std::is_same_v<T, std::string>) {

@@ -2,6 +2,8 @@
 // JSON of others costs its reader little, whatever is in it.
 #include "base/json_text.hpp"
 
+#include "base/json_member.hpp"
+
 #include <gtest/gtest.h>
 
 namespace ghost {
@@ -35,6 +37,22 @@ TEST(JsonText, TextOfManyValuesIsRefused) {
     std::string many = "[";
     for (size_t i = 0; i < json_value_limit; i++) many += "[],";
     EXPECT_TRUE(parse_json(many + "1]").is_discarded());
+}
+
+TEST(JsonText, MembersThatDoNotFitAreNotCut) {
+    const auto json = parse_json(
+        R"({"ok": 7, "negative": -1, "big": 18446744073709551615, "huge": 1e300, "part": 0.5})");
+    EXPECT_EQ(member(json, "ok", 1), 7);
+    EXPECT_EQ(member(json, "ok", uint64_t{1}), 7u);
+    EXPECT_EQ(member(json, "big", uint64_t{1}), 18446744073709551615u);
+    EXPECT_EQ(member(json, "negative", int64_t{1}), -1);
+    EXPECT_EQ(member(json, "negative", uint64_t{1}), 1u);
+    EXPECT_EQ(member(json, "big", int64_t{1}), 1);
+    EXPECT_EQ(member(json, "big", 1), 1);
+    EXPECT_EQ(member(json, "huge", 1), 1);
+    EXPECT_EQ(member(json, "part", 1), 1);
+    EXPECT_EQ(member(json, "part", 1.0), 0.5);
+    EXPECT_EQ(member(json, "none", 1), 1);
 }
 
 }  // namespace
