@@ -15,6 +15,7 @@ namespace {
 
 constexpr Verb verbs[] = {
     {"ps", "list running jobs with their nodes and ranks, or those that have ended", define_ps},
+    {"top", "show running jobs live in a terminal", define_top},
     {"report", "one page about a job that runs or has ended", define_report},
     {"migrate", "move ranks of a running job to another node", define_migrate},
     {"drain", "move all ranks off a node, which then leaves the job", define_drain},

@@ -3,6 +3,7 @@
 // what is printed, exit status. Runs the built program, as a user would.
 #include "base/file.hpp"
 #include "tests/json_packet.hpp"
+#include "tests/unit/fake_coordinator.hpp"
 #include "tools/job_client.hpp"
 
 #include <atomic>
@@ -11,8 +12,6 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <mutex>
-#include <poll.h>
 #include <sys/wait.h>
 #include <thread>
 
@@ -23,80 +22,6 @@
 
 namespace ghost::tools {
 namespace {
-
-constexpr int limit_ms = 10000;
-
-// A coordinator: answers `ps`, and hands every other request to `reply`; without one it closes
-// whatever comes, as mpirun does at its end.
-class FakeCoordinator {
-  public:
-    using Reply = std::function<void(const ControlSocket&, const Json&)>;
-
-    FakeCoordinator(const std::string& folder, pid_t pid, std::string job, Reply reply = nullptr)
-        : pid_(pid), job_(std::move(job)), reply_(std::move(reply)) {
-        std::string path = fmt::format("{}/ompi.somewhere.{}/pid.{}", folder, ::geteuid(), pid);
-        std::filesystem::create_directories(path);
-        auto listener = ControlListener::listen(path + "/ghost.sock");
-        EXPECT_TRUE(listener.ok()) << listener.error().message();
-        listener_ = std::move(*listener);
-        auto stop = control_pair();
-        stop_here_ = std::move(stop->first);
-        stop_there_ = std::move(stop->second);
-        thread_ = std::thread([this] { serve(); });
-    }
-    ~FakeCoordinator() {
-        stop_here_.close();
-        thread_.join();
-    }
-
-    std::vector<Json> requests() {
-        std::lock_guard lock(mutex_);
-        return requests_;
-    }
-
-  private:
-    void serve() {
-        for (;;) {
-            pollfd p[2] = {{listener_.fd(), POLLIN, 0}, {stop_there_.fd(), POLLIN, 0}};
-            ::poll(p, 2, -1);
-            if (p[1].revents != 0) return;
-            auto client = listener_.accept();
-            if (client.ok()) talk(*client);
-        }
-    }
-    void talk(const ControlSocket& client) {
-        for (;;) {
-            auto message = client.receive(limit_ms);
-            if (!message.ok() || !reply_) return;
-            const Json request = body_of(*message);
-            if (type_of<plugin::ToCoordinator>(plugin::to_coordinator, request) ==
-                plugin::ToCoordinator::ps) {
-                Json ranks = {{{"rank", 0}, {"node", "gn1"}, {"running", true}},
-                              {{"rank", 1}, {"node", "gn2"}, {"running", true}}};
-                Json nodes = {{{"name", "gn1"}, {"alive", true}},
-                              {{"name", "gn2"}, {"alive", true}}};
-                Json info = {{"job", job_}, {"pid", pid_},    {"running", true},
-                             {"epoch", 4},  {"nodes", nodes}, {"ranks", ranks}};
-                (void)send_json(client, {{"t", "result"}, {"exit", 0}, {"result", info}});
-                continue;
-            }
-            {
-                std::lock_guard lock(mutex_);
-                requests_.push_back(request);
-            }
-            return reply_(client, request);
-        }
-    }
-
-    pid_t pid_;
-    std::string job_;
-    Reply reply_;
-    ControlListener listener_;
-    ControlSocket stop_here_, stop_there_;
-    std::mutex mutex_;  // of requests_
-    std::vector<Json> requests_;
-    std::thread thread_;
-};
 
 Json row(int rank, bool moved) {
     return {{"rank", rank},      {"from", "gn2"}, {"to", "gn3"},          {"mode", "stop"},
@@ -408,6 +333,46 @@ TEST_F(GhostCommand, CoordinatorGoneInASnapshot) {
     EXPECT_EQ(o.exit, 3);
     EXPECT_NE(o.err.find("the snapshot was last heard of in phase \"gating\""), std::string::npos)
         << o.err;
+}
+
+TEST_F(GhostCommand, TopPrintsOneFrameWhereThereIsNoTerminal) {
+    const Outcome none = ghost("top --once");
+    EXPECT_EQ(none.exit, 1);
+    EXPECT_NE(none.err.find("none with `--mca ghost 1` of yours"), std::string::npos) << none.err;
+    EXPECT_EQ(none.out, "");
+    const Outcome json = ghost("top --json");
+    EXPECT_EQ(json.exit, 1);
+    EXPECT_EQ(json.json()["exit"], 1);
+    FakeCoordinator c(folder_, 4711, "33", answers(done()));
+    FakeCoordinator d(folder_, 4712, "34", answers(done()));
+    const Outcome all = ghost("top --once");
+    EXPECT_EQ(all.exit, 0) << all.err;
+    EXPECT_EQ(all.out.find("mpirun 4711  job 33  running  2 of 2 ranks run  2 nodes  epoch 4\n"),
+              0u)
+        << all.out;
+    EXPECT_NE(all.out.find("\nmpirun 4712"), std::string::npos) << all.out;
+    EXPECT_EQ(all.out.find('\x1b'), std::string::npos);
+    EXPECT_EQ(ghost("top --json").json()["jobs"].size(), 2u);
+    EXPECT_EQ(ghost("top 34 --once --json").json()["jobs"][0]["pid"], 4712);
+    EXPECT_EQ(ghost("top 35 --once").exit, 1);
+    EXPECT_TRUE(c.requests().empty());
+}
+
+TEST_F(GhostCommand, TopRefusesWhatItCannotShow) {
+    FakeCoordinator c(folder_, 4711, "33", answers(done()));
+    const Outcome piped = ghost("top");
+    EXPECT_EQ(piped.exit, 2);
+    EXPECT_NE(piped.err.find("standard output: it is no terminal; --once prints one frame"),
+              std::string::npos)
+        << piped.err;
+    for (const char* wrong : {"0", "3601", "-1", "99999999999", "x", "1.5", ""}) {
+        const Outcome o = ghost(fmt::format("top --once --every '{}'", wrong));
+        EXPECT_EQ(o.exit, 2) << wrong << o.err;
+        EXPECT_EQ(o.out, "") << wrong;
+    }
+    EXPECT_NE(ghost("top --once --every 0").err.find("--every takes 1 to 3600 seconds"),
+              std::string::npos);
+    EXPECT_EQ(ghost("top --once --every 3600").exit, 0);
 }
 
 // A coordinator in a process of its own, as one that is stopped has.

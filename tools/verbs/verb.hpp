@@ -29,6 +29,7 @@ struct Verb {
 };
 
 void define_env(CommandLine app, int& exit_status);
+void define_top(CommandLine app, int& exit_status);
 void define_report(CommandLine app, int& exit_status);
 void define_ps(CommandLine app, int& exit_status);
 void define_migrate(CommandLine app, int& exit_status);
