@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What an operator is told of jobs on a virtual cluster: the event log of each job while it runs,
-// when it has ended and when mpirun was killed, and the history and the page that are made of it.
-// Needs root; without it every case is skipped.
+// when it has ended and when mpirun was killed, the history and the page that are made of it, and
+// `ghost top` in a terminal. Needs root; without it every case is skipped.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -100,6 +100,32 @@ TEST_F(Events, LogHasWhatHappenedAndOutlivesTheJob) {
         << words.out << words.err;
     // A log that is given as a file, by somebody else.
     EXPECT_EQ(json({"report", history["log"]})["moves"], history["moves"]);
+}
+
+// In a terminal of its own, by script(1).
+TEST_F(Events, TopShowsTheJobUntilItEnds) {
+    Job job = job_of(2, "gn1:2,gn2:2,gn3:2");
+    ASSERT_TRUE(job.wait_for("round ")) << job.mpirun().err();
+    auto top = lab().start_on("gn1", {"env", "TERM=screen", "OMPI_MCA_ghost_events=" + path("logs"),
+                                      "script", "-qec", "ghost top", "/dev/null"});
+    ASSERT_TRUE(
+        nettest::poll_until(20, [&] { return top.out().find("takes ranks") != std::string::npos; }))
+        << top.out() << top.err();
+    ASSERT_NO_FATAL_FAILURE(expect_moved(job, 1, "gn3"));
+    const Json now = json({"top"})["jobs"];
+    ASSERT_EQ(now.size(), 1u) << now;
+    EXPECT_EQ(now[0]["ranks"][1]["node"], "gn3");
+    const Finished frame = ghost({"top", "--once"});
+    EXPECT_EQ(frame.status, 0) << frame.err;
+    EXPECT_NE(frame.out.find("running  2 of 2 ranks run  3 nodes"), std::string::npos) << frame.out;
+    EXPECT_TRUE(top.running());
+    expect_clean_end(job, "pattern:");
+    const Finished seen = top.finish(20);
+    EXPECT_EQ(seen.status, 0) << seen.out << seen.err;
+    const size_t left = seen.out.rfind("\x1b[?1049l");
+    ASSERT_NE(left, std::string::npos) << seen.out;
+    EXPECT_NE(seen.out.find("ended", left), std::string::npos) << seen.out;
+    EXPECT_EQ(ghost({"top", "--once"}).status, 1);
 }
 
 TEST_F(Events, JobThatIsRestartedHasALogOfItsOwnThatNamesTheSnapshot) {
