@@ -14,6 +14,9 @@
 namespace ghost::tools {
 namespace {
 
+// getch() does not wake up for a new size that comes just before it waits: then it is seen so late.
+constexpr int look_ms = 500;
+
 bool on = false;
 SCREEN* the_screen = nullptr;
 
@@ -123,7 +126,7 @@ bool Screen::wait(int timeout_ms) {
     for (;;) {
         const int64_t left = until - monotonic_us();
         if (left <= 0) return true;
-        timeout(static_cast<int>(left / 1000) + 1);
+        timeout(static_cast<int>(std::min<int64_t>(left / 1000, look_ms)) + 1);
         const int code = getch();
         // A terminal that is gone gives no key, at once.
         if (code == ERR && ::isatty(STDIN_FILENO) != 1) return false;
