@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <arpa/inet.h>
 #include <bit>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <ifaddrs.h>
@@ -16,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <tuple>
+#include <unistd.h>
 
 #include "base/fd.hpp"
 
@@ -143,6 +145,12 @@ Quality quality_of(const std::string& host, const std::vector<OwnAddress>& own, 
 }
 
 }  // namespace
+
+std::string host_name() {
+    std::array<char, HOST_NAME_MAX + 1> name{};
+    ::gethostname(name.data(), name.size() - 1);
+    return name.data();
+}
 
 Result<std::vector<OwnAddress>> own_addresses(const std::string& include) {
     std::vector<OwnAddress> chosen, loopback;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Addresses of this node, and which of a peer's is the best way to it. No state.
+// Name and addresses of this node, and which of a peer's is the best way to it. No state.
 #pragma once
 
 #include <array>
@@ -10,6 +10,9 @@
 #include "base/result.hpp"
 
 namespace ghost {
+
+// As gethostname(2) has it.
+std::string host_name();
 
 // One address of an interface that is up.
 struct OwnAddress {

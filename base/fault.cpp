@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "base/addresses.hpp"
 #include "base/fault.hpp"
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <unistd.h>
 
 #include "base/fd.hpp"
@@ -91,9 +93,8 @@ static_assert(in_order(rows));
 // Empty: there is none.
 std::string take(const std::string& title, pid_t victim) {
     auto folder = open_own_folder(detail::folder());
-    char node[256] = "";
-    if (!folder || ::gethostname(node, sizeof node - 1) != 0) return {};
-    const std::string name = title + "@" + node;
+    if (!folder) return {};
+    const std::string name = title + "@" + host_name();
     if (::renameat(folder->get(), name.c_str(), folder->get(), (name + struck).c_str()) != 0)
         return {};
     const Fd file(::openat(folder->get(), (name + struck).c_str(),
@@ -102,6 +103,12 @@ std::string take(const std::string& title, pid_t victim) {
     const ssize_t got = file ? ::read(file.get(), text, sizeof text) : -1;
     if (got > 0) ::dprintf(file.get(), "%d\n", victim);
     return got > 0 ? std::string(text, static_cast<size_t>(got)) : std::string();
+}
+
+std::optional<Kind> kind_named(std::string_view name) {
+    const auto found = std::ranges::find(kind_names, name);
+    if (found == kind_names.end()) return std::nullopt;
+    return static_cast<Kind>(found - kind_names.begin());
 }
 
 void sleep_for(std::string_view ms) {
@@ -136,14 +143,26 @@ Status strike(Point point, pid_t process, const std::function<void()>& cut) {
     const PointRow& row = rows[static_cast<size_t>(point)];
     const pid_t victim = process > 0 ? process : ::getpid();
     const std::string said = take(row.title(), victim);
-    const std::string_view kind = std::string_view(said).substr(0, said.find_first_of(" \n"));
-    if (kind.empty()) return {};
-    log::info("fault point {}: {}", row.title(), kind);
-    if (kind == "die") ::kill(victim, SIGKILL);
-    if (kind == "hang") ::kill(victim, SIGSTOP);
-    if (kind == "slow") sleep_for(std::string_view(said).substr(std::min(said.size(), size_t{5})));
-    if (kind == "cut" && cut) cut();
-    if (kind != "error") return {};
+    const std::string_view name = std::string_view(said).substr(0, said.find_first_of(" \n"));
+    const auto kind = kind_named(name);
+    if (!kind) return {};
+    log::info("fault point {}: {}", row.title(), name);
+    switch (*kind) {
+        case Kind::die:
+            ::kill(victim, SIGKILL);
+            return {};
+        case Kind::hang:
+            ::kill(victim, SIGSTOP);
+            return {};
+        case Kind::cut:
+            if (cut) cut();
+            return {};
+        case Kind::slow:
+            sleep_for(std::string_view(said).substr(std::min(said.size(), name.size() + 1)));
+            return {};
+        case Kind::error:
+            break;
+    }
     return make_error(Code::io, "pass a fault point", row.title(), "a test has planted a fault");
 }
 

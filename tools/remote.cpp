@@ -1,25 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/remote.hpp"
 
-#include <array>
-#include <climits>
 #include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <sstream>
 #include <sys/wait.h>
-#include <unistd.h>
 
+#include "base/addresses.hpp"
 #include "base/child.hpp"
 #include "tools/paths.hpp"
 
 namespace ghost::tools {
 
 bool is_here(const std::string& node) {
-    std::array<char, HOST_NAME_MAX + 1> name{};
-    ::gethostname(name.data(), name.size() - 1);
-    return node == "localhost" || node == name.data();
+    return node == "localhost" || node == host_name();
 }
 
 Result<std::vector<std::string>> remote_words(const std::string& node, const std::string& command) {

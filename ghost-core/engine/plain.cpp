@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <climits>
 #include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -14,6 +13,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/addresses.hpp"
 #include "base/fd.hpp"
 #include "base/file.hpp"
 #include "base/proc.hpp"
@@ -58,12 +58,6 @@ size_t depth_of(pid_t pid) {
 pid_t inner_of(pid_t pid) {
     const auto status = read_status(fmt::format("/proc/{}", pid));
     return status ? status->numbers.back() : 0;
-}
-
-std::string host_name() {
-    std::array<char, HOST_NAME_MAX + 1> name{};
-    gethostname(name.data(), name.size() - 1);
-    return name.data();
 }
 
 // Pids mean something only within this.

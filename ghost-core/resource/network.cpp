@@ -334,9 +334,7 @@ Result<Fd> bind_at(int family, const void* address, const NetworkOptions& option
 // At all: a dual-stack socket where there is IPv6, else an IPv4 one.
 // Both say by what name or address this end is reached.
 Result<Fd> bind_any(const NetworkOptions& options, std::string& host) {
-    std::array<char, 256> name{};
-    gethostname(name.data(), name.size() - 1);
-    host = name.data();
+    host = host_name();
     const std::array<uint8_t, 16> any{};
     auto six = bind_at(AF_INET6, any.data(), options);
     return six ? std::move(six) : bind_at(AF_INET, any.data(), options);

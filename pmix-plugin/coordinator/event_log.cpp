@@ -13,6 +13,7 @@
 #include "pmix-plugin/coordinator/operations/restart.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/events/files.hpp"
+#include "base/addresses.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin {
@@ -22,12 +23,6 @@ constexpr size_t most_waiting = 1000;   // lines, until there is a folder of sna
 constexpr size_t file_bytes = 4 << 20;  // then it becomes the older part
 constexpr int64_t gather_us = 200'000;  // ranks that end together are told of together
 constexpr size_t program_bytes = 1000;
-
-std::string host_name() {
-    char host[256] = {};
-    ::gethostname(host, sizeof host - 1);
-    return host;
-}
 
 Event of_node(EventKind kind, const std::string& node) {
     Event event = make_event(kind);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/addresses.hpp"
 #include "base/own_file.hpp"
 
 namespace ghost::plugin {
@@ -199,9 +200,7 @@ bool holds_job(const Fd& lock, const std::string& folder, const std::string& job
 }
 
 std::string name_of_this(const std::string& program) {
-    char host[256] = {};
-    ::gethostname(host, sizeof host - 1);
-    return fmt::format("{} {} on {}", program, ::getpid(), host);
+    return fmt::format("{} {} on {}", program, ::getpid(), host_name());
 }
 
 std::string memory_snapshots() {

@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "base/addresses.hpp"
 #include "base/clock.hpp"
 #include "base/log.hpp"
 #include "base/paths.hpp"
@@ -80,10 +81,8 @@ Result<ControlSocket> connect_after_former_life(const Identity& who) {
 }
 
 [[noreturn]] void cannot_restart(uint32_t rank, const Error& why) {
-    char node[256] = "this node";
-    ::gethostname(node, sizeof node - 1);
-    std::fprintf(stderr, "ghost-wrapper: cannot restart rank %u on %s: %s\n", rank, node,
-                 why.message().c_str());
+    std::fprintf(stderr, "ghost-wrapper: cannot restart rank %u on %s: %s\n", rank,
+                 host_name().c_str(), why.message().c_str());
     _exit(1);
 }
 

@@ -6,6 +6,7 @@
 #include <sstream>
 #include <unistd.h>
 
+#include "base/addresses.hpp"
 #include "base/json_member.hpp"
 #include "base/json_text.hpp"
 #include "base/user_space.hpp"
@@ -16,12 +17,6 @@
 
 namespace ghost::tools {
 namespace {
-
-std::string host_name() {
-    char name[256] = "?";
-    ::gethostname(name, sizeof name - 1);
-    return name;
-}
 
 // What can be done here as it is: whether ranks move and are saved, and by which --mode programs
 // do.
