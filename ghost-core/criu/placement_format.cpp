@@ -68,15 +68,10 @@ constexpr Field thread_policy_fields[] = {
     field<&ThreadPolicy::thread>("thread", "its number in the tree"),
     field<&ThreadPolicy::policy>("policy", "as in /proc/PID/numa_maps")};
 
-struct MappingRow {
-    uint64_t start = 0, end = 0;
-    MemoryPolicy policy;
-    static const Record table;
-};
 constexpr Field mapping_fields[] = {
-    field<&MappingRow::start>("start", "its first byte"),
-    field<&MappingRow::end>("end", "behind its last byte"),
-    field<&MappingRow::policy>("policy", "as in /proc/PID/numa_maps")};
+    field<&MappingPolicy::start>("start", "its first byte"),
+    field<&MappingPolicy::end>("end", "behind its last byte"),
+    field<&MappingPolicy::policy>("policy", "as in /proc/PID/numa_maps")};
 
 struct Timer {
     int32_t number = 0;
@@ -92,7 +87,7 @@ struct Asked {
     uint8_t merges = 0;
     int32_t future_locks = 0, session_nice = 0;
     std::vector<ThreadPolicy> policies;
-    std::vector<MappingRow> mappings;
+    std::vector<MappingPolicy> mappings;
     std::vector<Timer> timers;
     static const Record table;
 };
@@ -132,8 +127,8 @@ constinit const Record Wait::table =
     record<Wait>("wait", "what is left of it", wait_fields, Form::array);
 constinit const Record ThreadPolicy::table =
     record<ThreadPolicy>("policy", "of a thread's memory", thread_policy_fields, Form::array);
-constinit const Record MappingRow::table =
-    record<MappingRow>("mapping", "with a memory policy", mapping_fields, Form::array);
+constinit const Record MappingPolicy::table =
+    record<MappingPolicy>("mapping", "with a memory policy", mapping_fields, Form::array);
 constinit const Record Timer::table =
     record<Timer>("timer", "at a time of day", timer_fields, Form::array);
 constinit const Record Asked::table =
@@ -197,32 +192,20 @@ bool take_group(const Group& from, Placement& out) {
 }
 
 Asked asked_of(int process, const ProcessSettings& one) {
-    Asked out{process,
-              one.personality,
-              one.core_filter,
-              one.merges,
-              one.future_locks,
-              one.session_nice,
-              {},
-              {},
-              {}};
+    Asked out{process,    one.personality,  one.core_filter,
+              one.merges, one.future_locks, one.session_nice,
+              {},         one.mappings,     {}};
     for (const auto& [thread, policy] : one.policies) out.policies.push_back({thread, policy});
-    for (const auto& m : one.mappings) out.mappings.push_back({m.start, m.end, m.policy});
     for (const auto& [timer, end_ns] : one.timers) out.timers.push_back({timer, end_ns});
     return out;
 }
 
 ProcessSettings settings_in(const Asked& from) {
-    ProcessSettings out{from.personality,
-                        from.core_filter,
-                        from.merges != 0,
-                        from.future_locks,
-                        from.session_nice,
-                        {},
-                        {},
-                        {}};
+    ProcessSettings out{from.personality,  from.core_filter,
+                        from.merges != 0,  from.future_locks,
+                        from.session_nice, {},
+                        from.mappings,     {}};
     for (const auto& one : from.policies) out.policies[one.thread] = one.policy;
-    for (const auto& m : from.mappings) out.mappings.push_back({m.start, m.end, m.policy});
     for (const auto& one : from.timers) out.timers[one.number] = one.end_ns;
     return out;
 }

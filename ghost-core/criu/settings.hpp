@@ -13,6 +13,7 @@
 #include <sys/types.h>
 #include <vector>
 
+#include "base/schema.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {
@@ -23,6 +24,7 @@ using MemoryPolicy = std::string;
 struct MappingPolicy {
     uint64_t start = 0, end = 0;
     MemoryPolicy policy;
+    static const schema::Record table;
 };
 
 // Each as it is without anybody's asking; numbers of threads are those of their own PID name space.
