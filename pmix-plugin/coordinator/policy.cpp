@@ -20,11 +20,7 @@ class Reader {
     Reader(const JobView& job, std::vector<std::string>& wrong) : job_(job), wrong_(wrong) {}
 
     std::string text(const char* name) const {
-        for (const Parameter& known : parameters()) {
-            if (std::string_view(known.name) != name) continue;
-            return job_.parameter(name).value_or(known.fallback);
-        }
-        return job_.parameter(name).value_or("");
+        return job_.parameter(name).value_or(default_of(name));
     }
 
     // `parse` gives a Result; the default's text is one it can read.
@@ -33,10 +29,7 @@ class Reader {
         auto parsed = parse(text(name));
         if (parsed.ok()) return *parsed;
         complain(name, parsed.error().message());
-        for (const Parameter& known : parameters()) {
-            if (std::string_view(known.name) == name) return *parse(known.fallback);
-        }
-        return {};
+        return *parse(default_of(name));
     }
 
     std::string one_of(const char* name, const std::vector<std::string>& known) const {

@@ -98,6 +98,12 @@ std::span<const Parameter> parameters() {
     return table;
 }
 
+const char* default_of(std::string_view name) {
+    for (const Parameter& known : table)
+        if (known.name == name) return known.fallback;
+    return "";
+}
+
 Result<int64_t> parse_duration_us(const std::string& text) {
     auto seconds = with_unit(text, time_units, "the time");
     if (!seconds) return seconds.error();

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/result.hpp"
 
@@ -19,6 +20,8 @@ struct Parameter {
 
 // In the order they are listed.
 std::span<const Parameter> parameters();
+// The default of one of them, as text; "" if there is no such parameter.
+const char* default_of(std::string_view name);
 
 // Where mpirun finds the snapshot's folder a job is restarted from: the parameter ghost_restart,
 // which only `ghost restart` sets. Its --keep-longer sets the other: the suffix of the copies.

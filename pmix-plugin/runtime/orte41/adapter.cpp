@@ -130,10 +130,11 @@ void Orte4Adapter::install_hooks() {
          [this](uint32_t jobid) { return growth_.daemons_ready(jobid); }});
     if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
     if (!ORTE_PROC_IS_HNP) return;
-    constexpr int64_t usual_us = 10'000'000;
-    const auto set = parse_duration_us(parameter("ghost_node_dead_after").value_or("10"));
-    const int64_t dead_after_us = set.ok() ? *set : usual_us;
-    if (dead_after_us > 0) look_at_daemons(dead_after_us);
+    constexpr const char* name = "ghost_node_dead_after";
+    auto dead_after_us = parse_duration_us(parameter(name).value_or(default_of(name)));
+    // (the coordinator says what is wrong with it)
+    if (!dead_after_us.ok()) dead_after_us = parse_duration_us(default_of(name));
+    if (*dead_after_us > 0) look_at_daemons(*dead_after_us);
 }
 
 void Orte4Adapter::look_at_daemons(int64_t dead_after_us) {
