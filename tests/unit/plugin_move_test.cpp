@@ -367,6 +367,37 @@ TEST(Standstill, RankBeforeMpiInitIsRefusedAtOnce) {
     expect_sound(c);
 }
 
+TEST(Standstill, RankInMpiInitIsWaitedFor) {
+    Cluster c(17, 3, {0, 1}, 0, {}, {{"sim_early", "1"}});
+    c.in_init.insert(1);
+    c.run(second);
+    Client& user = c.client();
+    user.ask(migrate({1}, "gn2"));
+    c.run(20 * second);
+    EXPECT_TRUE(user.results.empty()) << user.results[0];
+    EXPECT_EQ(user.phases.front(), "checking");
+    c.in_init.clear();
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    EXPECT_EQ(c.node_of(1), 2u);
+    expect_sound(c);
+}
+
+TEST(Standstill, RankThatStaysInMpiInitIsRefusedAfterAMinute) {
+    Cluster c(18, 3, {0, 1}, 0, {}, {{"sim_early", "1"}});
+    c.in_init.insert(1);
+    c.run(second);
+    Client& user = c.client();
+    user.ask(migrate({1}, "gn2"));
+    ASSERT_TRUE(c.run(61 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 1);
+    const std::string error = user.results[0]["error"];
+    EXPECT_NE(error.find("rank 1 is in MPI_Init"), std::string::npos) << error;
+    c.in_init.clear();
+    c.run(second);
+    expect_sound(c);
+}
+
 // Before it has left its server a rank that says nothing is not harmed: its gates open themselves.
 TEST(Standstill, SilenceBeforeTheRankLeftItsServerIsNoHarm) {
     Cluster c(13, 3, {0, 1});

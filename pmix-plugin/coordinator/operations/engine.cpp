@@ -32,12 +32,14 @@ std::optional<std::string> refusal(const Job& job) {
     return std::nullopt;
 }
 
-std::string why_no_job(const Job& job) {
+bool has_ended(const Job& job) {
     const auto ranks = job.adapter.ranks();
     const auto over = [](const RankInfo& rank) { return rank.life == RankLife::ended; };
-    return !ranks.empty() && std::ranges::all_of(ranks, over)
-               ? job_has_ended
-               : "the job has not started yet: try again in a moment";
+    return !ranks.empty() && std::ranges::all_of(ranks, over);
+}
+
+std::string why_no_job(const Job& job) {
+    return has_ended(job) ? job_has_ended : "the job has not started yet: try again in a moment";
 }
 
 std::optional<std::string> why_not_running(const RankInfo& rank) {

@@ -61,7 +61,10 @@ void MoveOperation::prepare() {
     data_.epoch = job_.epochs.now();
     if (auto why = check()) {
         data_.why = *why;
-        return finish(S::refused);
+        const bool waits = job_.settings.now() - data_.started < job_.settings.defer_us;
+        if (!data_.early || !waits) return finish(S::refused);
+        tell_progress();
+        return retry_after(job_.settings.defer_retry_us, [this] { prepare(); });
     }
     if (data_.to == data_.from) return finish(S::done);
     data_.epoch = job_.epochs.reserve(seq());

@@ -84,6 +84,7 @@ struct Move {
     uint64_t total = 0;
     uint64_t rounds = 0;
 
+    bool early = false;     // it is refused for what comes by itself: the start, MPI_Init
     int64_t started = 0;    // µs, the coordinator's clock
     int64_t entered = 0;    // its state
     int64_t gate_sent = 0;  // the last `gate`

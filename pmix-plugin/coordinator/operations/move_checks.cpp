@@ -10,7 +10,8 @@ namespace ghost::plugin {
 
 std::optional<std::string> MoveOperation::check_rank() {
     const auto ranks = job_.adapter.ranks();
-    if (ranks.empty()) return "the job has no rank yet: try again in a moment";
+    data_.early = ranks.empty();
+    if (data_.early) return "the job has no rank yet: try again in a moment";
     for (const RankInfo& info : ranks) {
         if (info.rank != data_.rank) continue;
         if (auto why = why_not_running(info)) return why;
@@ -76,7 +77,9 @@ std::optional<std::string> MoveOperation::check() {
         return fmt::format("it cannot move live: {} (--mode stop moves them together)",
                            data_.not_live);
     }
-    if (!job_.adapter.job_running()) return why_no_job(job_);
+    const bool runs = job_.adapter.job_running();
+    data_.early = !runs && !has_ended(job_);
+    if (!runs) return why_no_job(job_);
     if (auto why = check_rank()) return why;
     if (auto why = check_target()) return why;
     if (data_.to == data_.from) return std::nullopt;
@@ -86,7 +89,8 @@ std::optional<std::string> MoveOperation::check() {
                "that has moved cannot be counted: start it with --mca routed_radix N, N at least "
                "the number of nodes (64 if nothing is said)";
     }
-    if (job_.locations.find(data_.rank) == nullptr) {
+    data_.early = job_.locations.find(data_.rank) == nullptr;
+    if (data_.early) {
         return fmt::format("rank {} is in MPI_Init: try again in a moment", data_.rank);
     }
     if (!job_.liveness.alive(data_.from)) {

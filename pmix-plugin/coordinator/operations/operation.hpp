@@ -113,6 +113,8 @@ struct Job {
 // What one is told that somebody undoes.
 inline constexpr const char* undone_by_user = "it was cancelled";
 
+// All its ranks have.
+bool has_ended(const Job& job);
 // Of one whose ranks do not run (yet, or any more).
 std::string why_no_job(const Job& job);
 

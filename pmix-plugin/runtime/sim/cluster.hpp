@@ -291,6 +291,7 @@ class Cluster {
     std::vector<std::string> violations;
     std::map<RankId, bool> ended;
     std::set<RankId> starting;  // before MPI_Init
+    std::set<RankId> in_init;   // that are in it: with "sim_early"
     std::vector<RankId> adopted, repeered;
     std::set<RankId> shared_saved;  // whose ghosts have what is shared
     std::set<ino_t> shared_files;   // that took its place
