@@ -240,6 +240,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     bool adopt(RankSlot& slot);
     void watch_orphan(RankSlot& slot);
     void stdin_closed(RankSlot& slot);
+    bool is_gone(const RankSlot& slot) const;
     void tree_ended(RankSlot& slot, const std::string& why);
     void participant_ended(RankSlot& slot, const std::string& why);
     void participant_wrapper_died(RankSlot& slot, bool alive, const std::string& why);

@@ -414,7 +414,7 @@ void NodeAgent::Impl::abort(const Abort& m) {
     RankSlot* s = find(m.rank);
     if (s != nullptr && s->seq == m.seq && is_target(s->transfer)) return abort_target(*s);
     if (s != nullptr && s->seq == m.seq && is_source(s->transfer)) return abort_source(*s);
-    report(Aborted{m.seq, m.rank, {}, s == nullptr || s->ended});
+    report(Aborted{m.seq, m.rank, {}, s == nullptr || is_gone(*s)});
 }
 
 void NodeAgent::Impl::wrapper_packet(RankId rank, const ControlConnection* from,

@@ -128,10 +128,10 @@ void NodeAgent::Impl::back_home(RankSlot& s) {
     give_up_gates(s);
     if (!change(s, T::none)) return;
     // What the target saw was its end coming, then.
-    if (s.finalizing)
+    if (s.finalizing && !is_gone(s))
         if (const auto still = standstill(s))
             report(Failed{s.seq, s.rank, Stage::standstill, still->why});
-    report(Aborted{s.seq, s.rank, {}, s.ended, std::exchange(s.unreported, false)});
+    report(Aborted{s.seq, s.rank, {}, is_gone(s), std::exchange(s.unreported, false)});
 }
 
 // --- the move is decided ---

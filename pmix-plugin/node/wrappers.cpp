@@ -74,7 +74,13 @@ void NodeAgent::Impl::wrapper_closed(RankId rank, const ControlConnection* which
 
 // The tree ended in the ordinary way; the wrapper ends with its status now.
 void NodeAgent::Impl::wrapper_exit_said(RankSlot& s) {
-    tree_ended(s, has_ended(s.rank));
+    tree_ended(s, is_target(s.transfer) ? "its copy has ended" : has_ended(s.rank));
+}
+
+// Its processes are, whether or not its wrapper has come to saying so.
+bool NodeAgent::Impl::is_gone(const RankSlot& s) const {
+    const bool known = s.init > 1 && (settings_.tree.alive || s.tree.valid());
+    return s.ended || (known && !tree_alive(s, settings_.tree));
 }
 
 void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
@@ -87,7 +93,7 @@ void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
         if (change(s, T::none)) report(Done{s.seq, s.rank, {}, true});
         return;
     }
-    fail(s, Stage::rank, why);
+    fail(s, is_target(s.transfer) ? Stage::importing : Stage::rank, why);
     if (s.transfer == T::returning) back_home(s);
 }
 

@@ -224,7 +224,9 @@ TEST_P(LiveFaults, FaultLeavesOneCopyAndIdleCoordinator) {
         EXPECT_TRUE(struck);
         judge(c, user, fault, testing::PrintToString(seed), true);
         const bool rank_dies = fault == MoveFault::source_tree || fault == MoveFault::source_node ||
-                               fault == MoveFault::rank_ends || fault == MoveFault::lose_to_target;
+                               fault == MoveFault::rank_ends ||
+                               fault == MoveFault::rank_ends_slowly ||
+                               fault == MoveFault::lose_to_target;
         if (state < first_decided && seed < 2 && !rank_dies) {
             EXPECT_FALSE(c.ended[1] || c.job_aborted || c.job_broken) << "seed " << seed;
             EXPECT_TRUE(c.rank_attached(1)) << "seed " << seed;

@@ -276,13 +276,20 @@ std::string MoveOperation::what_failed(NodeId from, const Failed& m) const {
                            data_.to_name, m.why);
     if (m.stage == Stage::live)
         return fmt::format("it cannot move live: {} (--mode stop may move it)", m.why);
-    const auto said = fmt::format("{} at {}", m.why, job_.liveness.name_of(from));
-    return data_.end_is_why ? said : fmt::format("{}: {}", name_of(m.stage), said);
+    return fmt::format("{}: {} at {}", name_of(m.stage), m.why, job_.liveness.name_of(from));
+}
+
+// A rank that ends takes both ends of its move with it, and what they say of that may be heard
+// first.
+void MoveOperation::note_end(const Failed& m) {
+    if (m.stage == Stage::rank) data_.ended = true;
+    if (m.stage == Stage::rank) data_.end = m.why;
+    if (m.stage == Stage::wrapper) data_.end = m.why + ", and the rank has ended";
 }
 
 void MoveOperation::on_failed(NodeId from, const Failed& m) {
     if (m.stage == Stage::standstill) return on_standstill(from, m.why);
-    data_.end_is_why = m.stage == Stage::rank;
+    if (from == data_.from) note_end(m);
     if (m.stage == Stage::live) data_.not_live = m.why;  // B has heard it from A
     const std::string whole = what_failed(from, m);
     switch (data_.state) {
@@ -324,7 +331,7 @@ void MoveOperation::on_done(const Done& m) {
 }
 
 void MoveOperation::on_aborted(const Aborted& m) {
-    data_.ended = m.ended;
+    data_.ended |= m.ended;
     if (m.location) job_.publish({*m.location});
     if (m.unreported) {
         const std::string told = fmt::format("ghost: rank {} was killed at {} while it moved",
@@ -530,11 +537,22 @@ void MoveOperation::node_lost(NodeId node) {
     if (node == data_.to && data_.state != S::aborting) abort(lost);
 }
 
+// Nothing else of what was said is why then.
+void MoveOperation::look_for_end() {
+    if (is_decided() || data_.harmed) return;
+    for (const RankInfo& info : job_.adapter.ranks())
+        data_.ended |= info.rank == data_.rank && info.life == RankLife::ended;
+    if (!data_.ended) return;
+    if (has_ended(job_)) data_.end = job_has_ended;
+    if (data_.end.empty()) data_.end = fmt::format("rank {} has ended", data_.rank);
+    log::info("{}: {}; said before that: {}", describe(), data_.end, data_.why);
+}
+
 std::string MoveOperation::failure() const {
+    const std::string& why = data_.ended ? data_.end : data_.why;
     std::string text = fmt::format("rank {} was not moved from {} to {}: {}", data_.rank,
-                                   data_.from_name, data_.to_name, data_.why);
-    if (data_.ended) return data_.end_is_why ? text : text + "; the rank has ended meanwhile";
-    if (data_.harmed) return text;
+                                   data_.from_name, data_.to_name, why);
+    if (data_.ended || data_.harmed) return text;
     text += "; the job is unharmed";
     if (data_.still || data_.unconfirmed) return text;
     return text + fmt::format(": rank {} goes on at {}", data_.rank, data_.from_name);
@@ -543,7 +561,10 @@ std::string MoveOperation::failure() const {
 void MoveOperation::finish(S state) {
     std::erase(unit_.members, this);
     if (state != S::done) break_unit();
-    if (state == S::failed) data_.why = failure();
+    if (state == S::failed) {
+        look_for_end();
+        data_.why = failure();
+    }
     job_.fences.release(seq());
     job_.epochs.give_back(seq());
     conclude(state);

@@ -93,8 +93,8 @@ struct Move {
     bool moved = false;
     bool harmed = false;  // the job was
     bool ended = false;   // the rank has, while it was tried
-    bool end_is_why = false;
-    std::string why;  // of a failure
+    std::string end;      // how that is told
+    std::string why;      // of a failure
 };
 
 class MoveOperation;
@@ -183,6 +183,8 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void vote(NodeId from, int votes);
     void switch_expired();
     void all_switched();
+    void note_end(const Failed& m);
+    void look_for_end();
     void on_failed(NodeId from, const Failed& m);
     std::string what_failed(NodeId from, const Failed& m) const;
     void on_standstill(NodeId from, const std::string& why);

@@ -626,15 +626,6 @@ void Cluster::say_bye(RankId rank) {
     }
 }
 
-void Cluster::end_rank(RankId rank) {
-    for (auto& w : wrappers_) {
-        if (w->rank != rank || !w->alive || !w->tree || !w->tree->runs()) continue;
-        drop_tree(*w->tree);
-        (void)w->control.send_text(schema::encode(Exit{0})).ok();
-        return wrapper_gone(w, 0);
-    }
-}
-
 void Cluster::kill_tree(NodeId node, RankId rank) {
     auto w = wrapper_of(node, rank);
     if (!w || !w->tree) return;

@@ -74,6 +74,7 @@ struct Wrapper {
     bool sketched = false;       // the skeleton of such a one is out
     int sketches = 0;            // how often it had to be taken again
     std::optional<RankId> torn;  // a rank that ran when what it shares was taken: of one called off
+    uint64_t linked = 0;         // by this move to the wrapper where its rank goes
     size_t told = 0;             // of so many files for shared memory
     bool registered = false;     // the daemon's bookkeeping has it as the rank's process
     std::shared_ptr<Tree> tree;
@@ -246,6 +247,8 @@ class Cluster {
     void stand(int64_t us) { now += us; }
     void say_bye(RankId rank);   // it is in MPI_Finalize
     void end_rank(RankId rank);  // it exits by itself
+    // The same; its wrapper breaks off what it does, and says so when it has sent all output.
+    void end_rank_slowly(RankId rank);
     void kill_node(NodeId node);
     void cut(NodeId node) { cut_.insert(node); }
     void heal(NodeId node) { cut_.erase(node); }
@@ -348,6 +351,7 @@ class Cluster {
     void exported(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     std::optional<RankId> sharer_runs() const;
     void expect_sharers_held(RankId rank);
+    void hang_up(const std::shared_ptr<Wrapper>& w);
     void ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq, bool live);
     void go(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void welcome(const std::shared_ptr<Tree>& t, const kernet::RankWelcome& m);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What simulated wrappers do in a move until the target holds the rank.
+// What simulated wrappers do in a move until the target holds the rank, and when it ends.
 #include "pmix-plugin/runtime/sim/cluster.hpp"
 
 namespace ghost::plugin::sim {
@@ -10,6 +10,7 @@ void Cluster::connect(const std::shared_ptr<Wrapper>& w, const Connect& m) {
     w->sketches = 0;
     if (m.live && chance.memory < m.live_from)
         return say(w, Failed{.seq = m.seq, .stage = Stage::live, .why = "it is small"});
+    w->linked = m.seq;
     Connected answer{.seq = m.seq, .shared = shared_by(w->rank)};
     if (m.live) answer.memory = chance.memory;
     say(w, answer);
@@ -40,7 +41,11 @@ void Cluster::export_tree(const std::shared_ptr<Wrapper>& w, const Export& m) {
     w->exports = seq;
     if (!m.saves.empty()) shared_saved.insert(w->rank);
     later(nobody, [this, w, seq, alone = m.unit.empty()] {
-        if (!w->alive || !w->tree->alive || w->exports != seq) return;
+        if (!w->alive || w->exports != seq) return;
+        if (!w->tree->alive)
+            return say(w, Failed{.seq = seq,
+                                 .stage = Stage::exporting,
+                                 .why = "cannot freeze process 7: it has ended"});
         if (w->live && !w->sketched) return sketch(w, seq);
         if (chance.fail_stage == Stage::exporting && chance.fail_ranks.contains(w->rank))
             return say(w, Failed{.seq = seq, .stage = Stage::exporting, .why = "no luck"});
@@ -59,6 +64,39 @@ void Cluster::exported(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
             ghost_arrives(rank, epoch, seq, live);
         });
     });
+}
+
+void Cluster::end_rank(RankId rank) {
+    for (auto& w : wrappers_) {
+        if (w->rank != rank || !w->alive || !w->tree || !w->tree->runs()) continue;
+        drop_tree(*w->tree);
+        (void)w->control.send_text(schema::encode(Exit{0})).ok();
+        return wrapper_gone(w, 0);
+    }
+}
+
+void Cluster::end_rank_slowly(RankId rank) {
+    for (auto& w : wrappers_) {
+        if (w->rank != rank || !w->alive || !w->tree || !w->tree->runs()) continue;
+        drop_tree(*w->tree);
+        hang_up(w);
+        return later(nobody, [this, w] {
+            if (!w->alive) return;
+            (void)w->control.send_text(schema::encode(Exit{0})).ok();
+            wrapper_gone(w, 0);
+        });
+    }
+}
+
+// Where its rank goes a stream ends too early.
+void Cluster::hang_up(const std::shared_ptr<Wrapper>& w) {
+    for (auto& b : wrappers_) {
+        const bool waits = b->restore && b->alive && b->rank == w->rank && !b->tree;
+        if (w->linked == 0 || !waits) continue;
+        say(b,
+            Failed{
+                .seq = w->linked, .stage = Stage::importing, .why = "the other side has hung up"});
+    }
 }
 
 void Cluster::ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq, bool live) {
