@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
@@ -187,6 +188,25 @@ std::string list(const std::vector<Job>& jobs) {
     return fmt::format("{}", fmt::join(texts, ", "));
 }
 
+constexpr const char* no_jobs = "no `mpirun --mca ghost 1` of yours runs on this node";
+
+// Of a job that was named and is none of those that answer: one that does not may be meant, whose
+// name nobody says.
+Error not_there(const std::string& wanted, const Found& found) {
+    const std::string mute = found.mute_text();
+    if (found.jobs.empty() && !mute.empty()) return because(Code::busy, mute);
+    return make_error(Code::not_found, "find job", wanted,
+                      "it has ended, or is of another node or user; " +
+                          (found.jobs.empty() ? no_jobs : "running are " + list(found.jobs)) +
+                          (mute.empty() ? "" : "; no answer: " + mute));
+}
+
+bool is_process(const std::string& wanted) {
+    char* end = nullptr;
+    const long pid = std::strtol(wanted.c_str(), &end, 10);
+    return *end == '\0' && pid > 0 && ::kill(static_cast<pid_t>(pid), 0) == 0;
+}
+
 // Whether its mpirun is gone or about to be: it closes its sockets before it ends, however long
 // that takes it then.
 bool has_ended(const Job& job) {
@@ -327,30 +347,27 @@ std::vector<Job> running_jobs(int timeout_ms, std::vector<std::string>* silent) 
 
 Result<std::optional<Job>> find_job(const std::string& wanted) {
     Found found = look_at_all(answer_limit_ms);
-    return named(wanted, found);
+    auto job = named(wanted, found);
+    if (!job || *job || found.mute.empty() || is_process(wanted)) return job;
+    return not_there(wanted, found);
 }
 
 Result<Job> choose_job(const std::string& wanted) {
-    constexpr const char* none = "no `mpirun --mca ghost 1` of yours runs on this node";
     Found found = look_at_all(answer_limit_ms);
     if (!wanted.empty()) {
         auto job = named(wanted, found);
         GHOST_TRY(job);
         if (*job) return std::move(**job);
+        return not_there(wanted, found);
     }
     const std::string mute = found.mute_text(), also = mute.empty() ? "" : "; no answer: " + mute;
     if (found.jobs.empty() && !mute.empty()) return because(Code::busy, mute);
-    if (!wanted.empty())
-        return make_error(Code::not_found, "find job", wanted,
-                          "it has ended, or is of another node or user; " +
-                              (found.jobs.empty() ? none : "running are " + list(found.jobs)) +
-                              also);
     if (found.jobs.size() == 1) return std::move(found.jobs[0]);
     if (!found.jobs.empty())
         return make_error(Code::invalid, "choose a job", {},
                           "several run, name one of " + list(found.jobs) + also);
     if (!found.ended.empty()) return because(Code::peer_lost, plugin::job_has_ended);
-    return make_error(Code::not_found, "find a job", {}, none);
+    return make_error(Code::not_found, "find a job", {}, no_jobs);
 }
 
 Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress) {

@@ -39,7 +39,8 @@ std::vector<Job> running_jobs(int timeout_ms, std::vector<std::string>* silent =
 // invalid: several run and none was named; busy: it, or none, answers.
 Result<Job> choose_job(const std::string& wanted);
 
-// The same, where another process may be meant as well; none: nothing says that it is a job.
+// The same, where another process may be meant as well; none: nothing says that it is a job. Where
+// a job does not answer, it is meant by what is no process either.
 Result<std::optional<Job>> find_job(const std::string& wanted);
 
 // What became of a request.

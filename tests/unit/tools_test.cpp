@@ -407,7 +407,10 @@ TEST_F(GhostCommand, StoppedMpirunIsToldAtOnce) {
     const StoppedCoordinator c(folder_, true);
     c.wait_stopped();
     const std::string named = fmt::format("checkpoint {} --then kill", c.pid());
-    for (const char* request : {"migrate --rank 1 --to gn3", "checkpoint", named.c_str(), "ps"}) {
+    for (const char* request : {"migrate --rank 1 --to gn3", "checkpoint", named.c_str(), "ps",
+                                "migrate 2147483641 --rank 1 --to gn3", "checkpoint 2147483641",
+                                "checkpoint 2147483641 --then kill --json"}) {
+        SCOPED_TRACE(request);
         const int64_t begun = monotonic_us();
         const Outcome o = ghost(request);
         EXPECT_LT(monotonic_us() - begun, 3'000'000);
