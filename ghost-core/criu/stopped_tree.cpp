@@ -338,9 +338,10 @@ class Stopping {
             const int64_t now = monotonic_us();
             if (now > deadline_us_)
                 return make_error(Code::timeout, "freeze process", std::to_string(pid),
-                                  "it does not stop");
+                                  why_not(*status));
             if (now - begun > patience_us) {
                 let_new_children_go_on(pid, tid);
+                let_tracer_go_on(*status);
                 if (status->state != 'D') stop_again(pid);
             }
             rest_before(look, 50);
@@ -361,12 +362,31 @@ class Stopping {
     void let_new_children_go_on(pid_t pid, pid_t tid) {
         const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
         if (!status || status->state != 'D') return;
-        for (const pid_t child : children_of(pid)) {
-            if (ours_.erase(child) == 0) continue;
-            told_.erase(child);
-            std::erase_if(stopped_, [child](pid_t tid) { return tid == child; });
-            kill(child, SIGCONT);
+        for (const pid_t child : children_of(pid)) let_go_on(child);
+    }
+    // A traced one stops for its tracer, and for nobody else before that has let it: one of the
+    // tree itself that is stopped never does.
+    void let_tracer_go_on(const TaskStatus& status) {
+        if (status.state == 't') let_go_on(status.tracer);
+    }
+    // It is to be told again.
+    void let_go_on(pid_t pid) {
+        if (ours_.erase(pid) == 0) return;
+        told_.erase(pid);
+        std::erase_if(stopped_, [pid](pid_t tid) { return tid == pid; });
+        kill(pid, SIGCONT);
+    }
+    static std::string why_not(const TaskStatus& status) {
+        if (status.tracer != 0) {
+            const auto tracer = read_status(fmt::format("/proc/{}", status.tracer));
+            return fmt::format("it is traced by {} {}, which does not let it stop",
+                               tracer ? tracer->name : "process", status.tracer);
         }
+        if (status.state == 'D')
+            return "it waits in the kernel, for a disk or a network file system, and takes no "
+                   "signal";
+        if (status.state == 'R') return "it has had no processor since it was told to stop";
+        return fmt::format("it was told to stop, and does not (state {})", status.state);
     }
 
     static constexpr int64_t patience_us = 2'000;

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -201,6 +202,58 @@ TEST_F(Stop, TreeThatSuspendsItselfAllTheTimeStops) {
         usleep(1'000);
     }
     for (const pid_t pid : {children_of(parent).at(0), parent}) kill(pid, SIGKILL);
+    waitpid(parent, nullptr, 0);
+}
+
+// A child that traces its parent, as a crash handler or a sampling profiler does.
+pid_t start_traced_by_child(useconds_t traced_us, useconds_t between_us) {
+    const pid_t parent = fork();
+    if (parent != 0) return parent;
+    if (fork() == 0)
+        for (;; usleep(between_us)) {
+            if (ptrace(PTRACE_SEIZE, getppid(), nullptr, nullptr) != 0) _exit(1);
+            usleep(traced_us);
+            // what it has stopped for, if it has, is let to it
+            int status = 0;
+            while (waitpid(getppid(), &status, WNOHANG) > 0 && WIFSTOPPED(status))
+                ptrace(PTRACE_DETACH, getppid(), nullptr, WSTOPSIG(status));
+            ptrace(PTRACE_INTERRUPT, getppid(), nullptr, nullptr);
+            if (waitpid(getppid(), &status, 0) > 0)
+                ptrace(PTRACE_DETACH, getppid(), nullptr,
+                       status >> 16 == PTRACE_EVENT_STOP ? 0 : WSTOPSIG(status));
+        }
+    for (;;) usleep(100);
+}
+
+// The tracer is one of those that are to stop, and who is traced waits for it.
+TEST_F(Stop, TreeThatTracesItselfForMomentsStops) {
+    const pid_t parent = start_traced_by_child(20'000, 20'000);
+    while (children_of(parent).empty()) usleep(1000);
+    for (int i = 0; i < 50; i++) {
+        auto stopped = StoppedTree::stop(parent, 5'000'000);
+        ASSERT_TRUE(stopped.ok()) << i << " " << stopped.error().message();
+        const auto tasks = list_tree(parent);
+        ASSERT_TRUE(tasks.ok());
+        for (const auto& task : *tasks) EXPECT_EQ(task.state, 'T');
+        for (const auto& task : *tasks) kill(task.pid, SIGCONT);
+        usleep(static_cast<useconds_t>(1'000 + i * 500));
+    }
+    for (const pid_t pid : {children_of(parent).at(0), parent}) kill(pid, SIGKILL);
+    waitpid(parent, nullptr, 0);
+}
+
+TEST_F(Stop, WhoIsTracedForLongIsNamedWithItsTracer) {
+    const pid_t parent = start_traced_by_child(60'000'000, 0);
+    while (children_of(parent).empty() || read_status(fmt::format("/proc/{}", parent))->tracer == 0)
+        usleep(1000);
+    const pid_t tracer = children_of(parent).at(0);
+    const auto stopped = StoppedTree::stop(parent, 300'000);
+    ASSERT_FALSE(stopped.ok());
+    EXPECT_NE(
+        stopped.error().message().find(fmt::format("it is traced by criu_stop_test {}", tracer)),
+        std::string::npos)
+        << stopped.error().message();
+    for (const pid_t pid : {tracer, parent}) kill(pid, SIGKILL);
     waitpid(parent, nullptr, 0);
 }
 
