@@ -190,6 +190,49 @@ TEST_F(Moves, PartnerSeesAShortGap) {
     EXPECT_LT(max_us, 2e6) << end.out;
 }
 
+// --- that sleep, and that have memory which is not there ---
+
+// Moved again and again in the same sleep.
+TEST_F(Moves, SleepTakesAsLongAsWithoutMoves) {
+    auto job = two_ranks({program("sleeper"), "--seconds", "12"});
+    ASSERT_TRUE(job->wait_for("sleeper: rank 1 sleeps")) << job->mpirun().err();
+    const auto begun = std::chrono::steady_clock::now();
+    int moves = 0;
+    for (const char* node : {"gn3", "gn2", "gn3"}) {
+        std::this_thread::sleep_until(begun + std::chrono::seconds(3 * ++moves));
+        expect_moved(*job, 1, node);
+    }
+    const Finished end = job->finish();
+    EXPECT_EQ(end.status, 0) << end.out << end.err;
+    EXPECT_EQ(nettest::count_of(end.out, " s, 0 errors"), 2U) << end.out;
+}
+
+// 20 TB, of which 16 pages are there: what AddressSanitizer and some language runtimes have.
+TEST_F(Moves, ReservedMemoryCostsASnapshotAndAMoveNothing) {
+    std::map<std::string, double> seconds;
+    for (const std::string gib : {"0", "20480"}) {
+        const std::string end = path("end." + gib);
+        auto job = two_ranks(
+            {program("sleeper"), "--memory", "100", "--reserve", gib, "--until-file", end});
+        ASSERT_TRUE(job->wait_for("sleeper: rank 1 sleeps")) << job->mpirun().err();
+        seconds[gib] = 1e9;
+        for (int i = 0; i < 3; i++) {
+            const auto begun = std::chrono::steady_clock::now();
+            const Move saved = verb({"checkpoint", "--to", path("shots." + gib)});
+            EXPECT_EQ(saved.status, 0) << saved.err;
+            const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
+            seconds[gib] = std::min(seconds[gib], took.count());
+        }
+        expect_moved(*job, 1, "gn3");
+        nettest::touch(end);
+        const Finished all = job->finish();
+        EXPECT_EQ(all.status, 0) << all.out << all.err;
+    }
+    std::printf("    %.2f s for 100 MB, %.2f s with 20 TB reserved\n", seconds["0"],
+                seconds["20480"]);
+    EXPECT_LT(seconds["20480"], 2 * seconds["0"] + 1);
+}
+
 // --- output and input ---
 
 // Lines of one stream, numbered from 0, whole, in order; returns their number or the first fault.
