@@ -315,6 +315,7 @@ Status TreeDump::Dumper::hear() {
         return {};
     }
     refresh_limit();
+    if (request_.gets_on) request_.gets_on();
     const int64_t now = monotonic_us();
     switch (word) {
         case 'B':
@@ -450,6 +451,7 @@ Status TreeDump::Dumper::take_request() {
     }
     images_.push_back(std::move(image));
     refresh_limit();
+    if (request_.gets_on) request_.gets_on();
     return {};
 }
 

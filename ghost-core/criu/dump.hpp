@@ -58,6 +58,8 @@ struct DumpRequest {
     // Called on the calling thread when the skeleton is complete and on_stopped is through; the
     // tasks are still frozen. An error of either hook makes the dump fail: every task runs on.
     std::function<Status()> before_release;
+    // Called on the calling thread whenever criu has got on: another image, another point.
+    std::function<void()> gets_on;
     // On success every task goes on at once instead of staying frozen.
     bool leave_running = false;
 };

@@ -138,13 +138,18 @@ Status Restorer::start() {
 
 // criu may take its time only while something moves: the skeleton, pages, or criu itself.
 Status Restorer::check_limit() {
-    const uint64_t progress = skeleton_.bytes() + filler_.filled() + (tree_made_us_ != 0 ? 1 : 0);
+    const uint64_t progress = skeleton_.bytes() + filler_.filled() + steps_;
     if (progress != progress_ || deadline_ == 0) {
         progress_ = progress;
         deadline_ = monotonic_us() + request_.criu.limit_s * second_us;
     }
     if (monotonic_us() < deadline_) return {};
     return make_error(Code::timeout, "import", {}, "nothing moves any more");
+}
+
+void Restorer::step() {
+    steps_++;
+    if (request_.gets_on) request_.gets_on();
 }
 
 Status Restorer::turn() {
@@ -182,6 +187,7 @@ Status Restorer::serve_request() {
     auto name = read_image_request(images_.connection());
     if (!name) return name.error();
     if (name->empty()) return images_.hang_up(), Status();
+    step();
     look_for_root();
     waiting_ = std::move(*name);
     return answer_waiting();
@@ -246,6 +252,7 @@ Status Restorer::lazy_message() {
     if (!userfault) return userfault.error();
     fcntl(userfault->get(), F_SETFL, O_NONBLOCK);
     filler_.add(pid, std::move(*userfault));
+    step();
     return {};
 }
 
@@ -253,6 +260,7 @@ Status Restorer::check_criu() {
     if (!criu_->wait(0)) return {};
     if (criu_->succeeded()) {
         tree_made_us_ = monotonic_us();
+        step();
         return {};
     }
     return criu_gave_up("import", criu_->status(), request_.criu.work_dir);

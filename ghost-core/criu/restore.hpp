@@ -56,6 +56,8 @@ struct RestoreRequest {
     bool keep_userfaults = false;  // for userfaults()
     // Told the tree's first process, once, before criu has all it needs to make it.
     std::function<void(pid_t)> tells_root = {};
+    // Called whenever criu has come on: it asks for another image, or has made another process.
+    std::function<void()> gets_on = {};
 };
 
 // Owned and used by one thread, which becomes the parent of the tree.
@@ -88,6 +90,7 @@ class Restorer {
     };
 
     Status turn();
+    void step();
     void look_for_root();
     Status serve_request();
     Status answer_waiting();
@@ -110,6 +113,7 @@ class Restorer {
     std::list<Transfer> transfers_;
     std::string clocks_, locks_;  // images that take the place of the skeleton's
     uint64_t progress_ = 0;
+    uint64_t steps_ = 0;  // of criu
     int64_t deadline_ = 0;
     std::map<int, Fd> userfaults_;
     int64_t tree_made_us_ = 0;

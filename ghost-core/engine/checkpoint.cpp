@@ -180,7 +180,7 @@ class Checkpoint {
         head_.parent = parent_;
         copy_.watch(request_.copying);
         copy_.begin(parent_.has_value(), into);
-        copy_.track(*processes);
+        GHOST_TRY(copy_.track(*processes));
         for (const auto& [inner, process] : copy_.processes())
             if (process.untracked)
                 log::info("checkpoint: process {} is copied while it is frozen: {}", inner,

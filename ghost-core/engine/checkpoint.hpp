@@ -34,7 +34,7 @@ struct CheckpointRequest {
     Json metadata;                       // opaque here
     CriuSettings criu;
     Progress progress;  // while it is written; may be empty
-    // While memory is copied: MemoryCopy::Watch. Called by any thread.
+    // While memory is looked at and copied: MemoryCopy::Watch. Called by any thread.
     std::function<bool(uint64_t bytes)> copying;
 
     // Only what has changed since the last checkpoint of this Checkpointer, which must have kept

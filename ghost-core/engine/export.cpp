@@ -226,6 +226,7 @@ class ExportHead {
 struct ReadyExport::Hooks {
     std::function<Status()> on_stopped;
     std::function<Result<SkeletonFiles>()> before_skeleton;
+    std::function<void()> gets_on;
 };
 
 Result<ReadyExport> prepare_export(const ExportRequest& request) {
@@ -237,6 +238,9 @@ Result<ReadyExport> prepare_export(const ExportRequest& request) {
     what.nested = request.nested;
     what.on_stopped = [hooks] { return hooks->on_stopped(); };
     what.before_skeleton = [hooks] { return hooks->before_skeleton(); };
+    what.gets_on = [hooks] {
+        if (hooks->gets_on) hooks->gets_on();
+    };
     auto dump = TreeDump::prepare(what);
     if (!dump) return dump.error();
     return ReadyExport{std::move(hooks), std::move(*dump)};
@@ -260,7 +264,7 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out,
         ahead.emplace(std::move(*prepared));
     }
     *ahead->hooks = {[&] { return head.look(ahead->dump.stopped_tree()); },
-                     [&] { return head.end(); }};
+                     [&] { return head.end(); }, request.gets_on};
     auto dump = ahead->dump.run(writer);
     if (!dump) return dump.error();
     const int64_t skeleton = monotonic_us();

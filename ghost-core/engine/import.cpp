@@ -397,6 +397,7 @@ struct Importer::State {
     bool keeps_userfaults = false;
     std::vector<Shortcoming> lacks;
     std::function<void(pid_t)> tells_root;
+    std::function<void()> gets_on;
 };
 
 Importer::Importer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -460,6 +461,10 @@ void Importer::tell_root(std::function<void(pid_t)> told) {
     state_->tells_root = std::move(told);
 }
 
+void Importer::tell_steps(std::function<void()> gets_on) {
+    state_->gets_on = std::move(gets_on);
+}
+
 void Importer::take_time() {
     state_->takes_time = true;
 }
@@ -479,6 +484,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.clocks = state_->clocks;
     request.keep_userfaults = state_->keeps_userfaults;
     request.tells_root = state_->tells_root;
+    request.gets_on = state_->gets_on;
     Import import(state_->in, state_->reader, *pool);
     const auto look = [this] { return check_target(state_->known.needs, state_->host); };
     import.lacks(std::move(state_->lacks), look);

@@ -85,6 +85,7 @@ struct LiveExportRequest {
     std::function<Status()> commit;
     // Bytes sent so far and, of the round that goes on, to be sent in all. On the calling thread.
     Progress progress;
+    std::function<void()> gets_on;  // as ExportRequest's
 };
 
 // µs unless said otherwise.
@@ -159,6 +160,7 @@ struct LiveImportRequest {
     // As Importer::tell_root(), of every skeleton that comes. May be empty.
     std::function<void(pid_t)> tells_root;
     Progress progress;
+    std::function<void()> gets_on;  // as Importer::tell_steps()
     // live_hold(): the source's final_metadata. May be empty.
     std::function<Status(const Json& fields)> last_metadata;
 };

@@ -153,6 +153,7 @@ Status Source::take_members() {
             out_.stats.attach_stop = std::max(out_.stats.attach_stop, monotonic_us() - begin);
         }
         fresh.push_back(std::move(member));
+        if (request_.gets_on) request_.gets_on();
     }
     members_ = std::move(fresh);
     return {};
@@ -192,6 +193,7 @@ Status Source::skeleton() {
     what.short_stop = true;
     what.leave_running = true;
     what.on_stopped = [this] { return facts_.stopped(); };
+    what.gets_on = request_.gets_on;
     // Before criu reads the mappings: both want the process's lock on them.
     GHOST_TRY(take_members());
     GHOST_TRY(facts_.look(request_.root, Ghosts::move));

@@ -232,6 +232,7 @@ Status Target::make(GhostPart& part) {
     importer->set_clocks(shift_.monotonic_ns, shift_.boottime_ns);
     importer->take_time();
     importer->tell_root(request_.tells_root);
+    importer->tell_steps(request_.gets_on);
     if (may_be_deferred_) importer->keep_userfaults();
     auto held = importer->hold(request_.criu, inherit, request_.progress);
     if (!held) return held.error();

@@ -60,6 +60,8 @@ struct ExportRequest {
     bool is_told = false;
     CriuSettings criu;
     Progress progress;  // may be empty
+    // Called whenever something else was done: whoever waits knows that it goes on. May be empty.
+    std::function<void()> gets_on;
     // When every task is stopped and the skeleton is complete: what else is to be in it. An error
     // makes the export fail. May be empty.
     std::function<Result<SkeletonFiles>()> while_stopped;
@@ -179,6 +181,10 @@ class Importer {
     // hold() tells the tree's first process while it is only being made, before it could outlive
     // criu and this process.
     void tell_root(std::function<void(pid_t)> told);
+
+    // hold() calls this whenever criu has come on: of many processes each takes its time, and
+    // progress() tells of memory only.
+    void tell_steps(std::function<void()> gets_on);
 
     // Nobody is frozen for this: hold() takes no processor from those that run here
     // (realtime_priority.hpp).

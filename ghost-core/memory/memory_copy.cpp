@@ -42,7 +42,13 @@ void MemoryCopy::begin(bool since_last, Space* into) {
     }
 }
 
-void MemoryCopy::track(std::span<const ProcessName> processes) {
+// Whoever waits hears that it goes on, and may call it off.
+Status MemoryCopy::step(uint64_t bytes) const {
+    if (!watch_ || watch_(bytes)) return {};
+    return make_error(Code::refused, "copy memory", {}, "it was called off");
+}
+
+Status MemoryCopy::track(std::span<const ProcessName> processes) {
     for (const auto& name : processes) {
         auto& copy = processes_[name.inner_pid];
         const bool tracked = copy.tracker && copy.tracker->is_current();
@@ -54,7 +60,9 @@ void MemoryCopy::track(std::span<const ProcessName> processes) {
             copy.tracker = std::move(*tracker);
         else
             copy.untracked = tracker.error();
+        GHOST_TRY(step(0));
     }
+    return {};
 }
 
 Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes) {
@@ -99,12 +107,9 @@ Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes, const Pag
 Status MemoryCopy::read_changes(Vanished vanished, Workers& workers) {
     auto status = workers.each(batches_.size(), [&](size_t i) -> Status {
         GHOST_TRY(read_pages(batches_[i].pid, batches_[i].pieces, vanished));
-        if (!watch_) return {};
         uint64_t bytes = 0;
         for (const auto& piece : batches_[i].pieces) bytes += piece.bytes;
-        if (!watch_(bytes))
-            return make_error(Code::refused, "copy memory", {}, "it was called off");
-        return {};
+        return step(bytes);
     });
     batches_.clear();
     batched_ = 0;
@@ -117,11 +122,12 @@ Result<MemoryCopy::Round> MemoryCopy::round() {
     for (auto& [inner, process] : processes_) {
         if (!process.tracker) continue;
         PageChanges changes;
-        auto status = process.tracker->round(changes, &workers_);
+        const auto looked = [this] { return step(0); };
+        auto status = process.tracker->round(changes, &workers_, looked);
         if (!status.ok() && status.error().code == Code::not_found) {
             // It has ended, or has another address space since an exec.
             const ProcessName name{inner, process.pid};
-            track({&name, 1});
+            GHOST_TRY(track({&name, 1}));
             continue;
         }
         GHOST_TRY(status);

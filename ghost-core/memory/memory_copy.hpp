@@ -43,8 +43,9 @@ class MemoryCopy {
     // Both outlive it. The space is its own while contents are used.
     MemoryCopy(Space& space, Workers& workers) : own_(space), workers_(workers) {}
 
-    // Called by any of the threads after every MiB or so, with the bytes read since then; false
-    // makes the round fail (refused). Empty: nothing.
+    // Called by any of the threads after every MiB or so, with the bytes read since then, and with
+    // 0 after each process that is tracked and each piece that is looked at; false makes the round
+    // fail (refused). Empty: nothing.
     using Watch = std::function<bool(uint64_t bytes)>;
     void watch(Watch watch) { watch_ = std::move(watch); }
 
@@ -54,7 +55,7 @@ class MemoryCopy {
     void begin(bool since_last, Space* into = nullptr);
     // Tracks those processes that are not tracked yet. One that cannot be tracked is copied whole
     // when it is frozen; `untracked` says why.
-    void track(std::span<const ProcessName> processes);
+    Status track(std::span<const ProcessName> processes);
 
     struct Round {
         uint64_t bytes = 0;  // read
@@ -109,6 +110,7 @@ class MemoryCopy {
     Status look(std::span<const ProcessName> processes, Workers& urgent, const Maps& maps);
     Status protect(int inner_pid, PageRuns& areas, PageChanges& changes, PageRuns& now,
                    Workers& urgent);
+    Status step(uint64_t bytes) const;
     Status read_changes(Vanished vanished, Workers& workers);
 
     struct Batch {

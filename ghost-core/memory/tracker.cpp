@@ -196,7 +196,8 @@ Status Tracker::round_of(const PageScan& scan, const Piece& piece, std::atomic<b
     return {};
 }
 
-Status Tracker::round(PageChanges& changes, Workers* workers) {
+Status Tracker::round(PageChanges& changes, Workers* workers,
+                      const std::function<Status()>& looked) {
     auto areas = private_memory(pid_);
     if (!areas) return areas.error();
     auto scan = PageScan::open(pid_);
@@ -209,9 +210,11 @@ Status Tracker::round(PageChanges& changes, Workers* workers) {
     const auto look = [&](size_t i) -> Status {
         FoundPages part;
         GHOST_TRY(round_of(*scan, pieces[i], dense, part));
-        std::lock_guard lock(mutex);
-        found.insert(found.end(), part.begin(), part.end());
-        return {};
+        {
+            const std::lock_guard lock(mutex);
+            found.insert(found.end(), part.begin(), part.end());
+        }
+        return looked ? looked() : Status();
     };
     if (workers != nullptr)
         GHOST_TRY(workers->each(pieces.size(), look));

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <sys/types.h>
 #include <vector>
 
@@ -47,8 +48,10 @@ class Tracker {
 
     // While the process runs: what was written since the last call, and all that is there where it
     // was not called before; tracked from now on. Pages that have gone are not told.
-    // `workers`: share the work.
-    Status round(PageChanges& changes, Workers* workers = nullptr);
+    // `workers`: share the work. `looked`: called after each piece, by any of the threads; an error
+    // ends it.
+    Status round(PageChanges& changes, Workers* workers = nullptr,
+                 const std::function<Status()>& looked = {});
 
     // While the process is frozen: what is to be scanned, in parts, by any threads at once.
     struct Slice {

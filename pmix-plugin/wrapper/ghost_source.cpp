@@ -34,12 +34,13 @@ std::map<std::string, CutFile> cuts_of(const std::vector<ListedFile>& files,
     return out;
 }
 
-// What `act(path, what)` says of each.
+// What `act(path, what)` says of each, of how many there may be.
 template <typename What, typename Act>
-Status of_each(const std::map<std::string, What>& files, Act act) {
+Status of_each(const std::map<std::string, What>& files, Worker& worker, Act act) {
     std::string why;
     for (const auto& [path, what] : files) {
         Status done = act(path, what);
+        worker.gets_on();
         if (!done) why += (why.empty() ? "" : "; ") + done.error().message();
     }
     if (why.empty()) return {};
@@ -184,12 +185,13 @@ Result<core::FileContents> SnapshotSource::find_contents(const Manifest& manifes
 }
 
 // What is put back need not be cut back.
-Status SnapshotSource::find_files(const Manifest& manifest) {
+Status SnapshotSource::find_files(const Manifest& manifest, Worker& worker) {
     to_cut_ = cuts_of(metadata_.files, manifest, rank_);
     const auto open = core::paths_in(importer_->host());
     for (const auto& file : manifest.files) {
         if (!file.copy || !(to_cut_.contains(file.path) || open.contains(file.path))) continue;
         auto contents = find_contents(manifest, file);
+        worker.gets_on();
         if (!contents) return contents.error();
         to_put_[file.path] = std::move(*contents);
         to_cut_.erase(file.path);
@@ -198,14 +200,14 @@ Status SnapshotSource::find_files(const Manifest& manifest) {
     return {};
 }
 
-Status SnapshotSource::look() {
+Status SnapshotSource::look(Worker& worker) {
     auto manifest = this->manifest();
     if (!manifest) return manifest.error();
     const auto* row = manifest->find(rank_);
     if (row == nullptr)
         return make_error(Code::not_found, fmt::format("find rank {} in snapshot", rank_), folder_);
     GHOST_TRY(open_ghosts(*manifest, *row));
-    GHOST_TRY(find_files(*manifest));
+    GHOST_TRY(find_files(*manifest, worker));
     // Others have files open for writing that this one reads.
     std::set<std::string> changing, made;
     for (const auto& file : manifest->files) changing.insert(file.path);
@@ -217,7 +219,7 @@ Status SnapshotSource::look() {
         return core::may_cut_back(path, cut.size, cut.begin);
     };
     std::string why;
-    for (const Status& one : {of_each(to_put_, may_put), of_each(to_cut_, may_cut),
+    for (const Status& one : {of_each(to_put_, worker, may_put), of_each(to_cut_, worker, may_cut),
                               enough_memory(row->memory), enough_else(importer_->known().needs),
                               core::check_host(importer_->host(), changing, made)})
         if (!one) why += (why.empty() ? "" : "; ") + one.error().message();
@@ -225,15 +227,16 @@ Status SnapshotSource::look() {
     return {};
 }
 
-Result<core::Importer> SnapshotSource::open(Worker&) {
+Result<core::Importer> SnapshotSource::open(Worker& worker) {
     if (!importer_) return make_error(Code::internal, "restart", {}, "the ghost was not looked at");
     const auto kept = [this](const std::string& path) {
         return kept_.empty() ? kept_ : path + kept_;
     };
-    GHOST_TRY(of_each(to_put_, [&](const std::string& path, const core::FileContents& contents) {
-        return core::put_back(path, contents, kept(path));
-    }));
-    GHOST_TRY(of_each(to_cut_, [&](const std::string& path, const CutFile& cut) {
+    GHOST_TRY(
+        of_each(to_put_, worker, [&](const std::string& path, const core::FileContents& contents) {
+            return core::put_back(path, contents, kept(path));
+        }));
+    GHOST_TRY(of_each(to_cut_, worker, [&](const std::string& path, const CutFile& cut) {
         return core::cut_back(path, cut.size, kept(path), cut.begin ? cut.begin->modified_ns : 0);
     }));
     return std::move(*importer_);

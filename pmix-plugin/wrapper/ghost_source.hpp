@@ -35,7 +35,7 @@ class GhostSource {
     virtual int fd() const = 0;  // readable when it comes
     // Of one that is there: all that can be known to be missing before anything is changed. On the
     // worker, before open().
-    virtual Status look() { return {}; }
+    virtual Status look(Worker&) { return {}; }
     // The ghost, with its parents; everything else is as it wants it. It must outlive the importer.
     virtual Result<core::Importer> open(Worker& worker) = 0;
     // The same of one that comes live: where from. It must outlive the import.
@@ -89,7 +89,7 @@ class SnapshotSource : public GhostSource {
     Outgoing ready(uint64_t seq) const override;
     int fd() const override { return -1; }
     // The ghost and its parents, this node's differences, its memory, the files to be changed.
-    Status look() override;
+    Status look(Worker& worker) override;
     // Puts the files back.
     Result<core::Importer> open(Worker& worker) override;
 
@@ -98,7 +98,7 @@ class SnapshotSource : public GhostSource {
     Result<std::unique_ptr<core::Resource>> open_file(const std::string& path,
                                                       const Manifest::Rank& row) const;
     Status open_ghosts(const Manifest& manifest, const Manifest::Rank& row);
-    Status find_files(const Manifest& manifest);
+    Status find_files(const Manifest& manifest, Worker& worker);
     Result<core::FileContents> find_contents(const Manifest& manifest, const Manifest::File& file);
 
     std::string folder_;

@@ -168,6 +168,7 @@ void Mover::start_export(const Export& order) {
     metadata.stdio = parts_.stdio.carry();
     request.huge = huge_;
     request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
+    request.gets_on = [this] { worker_.gets_on(); };
     carried_ = true;
     sharers_.emplace();
     worker_.start([this, order, metadata, request = std::move(request)]() mutable {
@@ -267,6 +268,7 @@ Outgoing Mover::export_live(const Connect& where, const core::ExportRequest& pla
         worker_.say(Sketched{where.seq});
     };
     request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
+    request.gets_on = [this] { worker_.gets_on(); };
     worker_.uses(target_->fd());
     auto sent = core::live_export(request, *target_);
     worker_.uses(-1);

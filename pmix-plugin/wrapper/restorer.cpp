@@ -198,12 +198,13 @@ void Restorer::prepare(const Prepare& order) {
     if (auto begun = source_->begin(proof, order.interfaces); !begun)
         return fail(Stage::prepare, begun.error().message());
     if (!change(S::warming)) return;
+    on_progress_ = loop_.every(progress_us, [this] { tell_progress(); });
     worker_.start([this]() -> Outgoing {
         if (Status fine = fault::pass(P::wrapper_prepares); !fine)
             return who_.failed(seq_, Stage::prepare, fine.error().message());
         Status warm = core::warm_up({who_.criu, folder_.path()});
         if (!warm) return who_.failed(seq_, Stage::prepare, warm.error().message());
-        Status fine = source_->look();
+        Status fine = source_->look(worker_);
         if (!fine) return who_.failed(seq_, Stage::check, fine.error().message());
         return source_->ready(seq_);
     });
@@ -250,6 +251,7 @@ Outgoing Restorer::import_live() {
     };
     request.tells_root = [this](pid_t root) { guard_.watch(root); };
     request.progress = [this](uint64_t b, uint64_t t) { worker_.note(b, t); };
+    request.gets_on = [this] { worker_.gets_on(); };
     auto held = core::live_hold(request, **link);
     worker_.uses(-1);
     if (held) return hold(*held, *stdio);
@@ -274,6 +276,7 @@ Outgoing Restorer::import_ghost() {
     if (Status added = add_shared(shared.memory, shared_, *heirs); !added)
         return failed(added.error());
     importer->tell_root([this](pid_t root) { guard_.watch(root); });
+    importer->tell_steps([this] { worker_.gets_on(); });
     auto held = importer->hold({who_.criu, folder_.path()}, *heirs,
                                [this](uint64_t b, uint64_t t) { worker_.note(b, t); });
     worker_.uses(-1);

@@ -348,6 +348,7 @@ Outgoing SnapshotJob::direct() {
     request.final_metadata = [this] { return look_at_files(), final_metadata(); };
     request.criu = criu;
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
+    request.gets_on = [this] { in_ghost(done_, total_); };
     request.while_stopped = [this]() -> Result<core::SkeletonFiles> {
         GHOST_TRY(save_shared());
         return std::move(shared_);

@@ -43,6 +43,7 @@ class SnapshotJob {
         std::string work_dir;                // criu's
     };
     using Say = std::function<void(Outgoing)>;
+    // Called whenever something was done, be it that no bytes have come.
     using Progress = std::function<void(uint64_t bytes, uint64_t total)>;
 
     // `checkpointer` is used by nobody else until run() has returned.

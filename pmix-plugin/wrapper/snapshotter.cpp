@@ -96,7 +96,10 @@ void Snapshotter::prepare(const SnapPrepareRank& asked) {
     if (!change(S::preparing)) return;
     worker_.start([this] {
         return job_->run([this](Outgoing said) { worker_.say(std::move(said)); },
-                         [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); });
+                         [this](uint64_t bytes, uint64_t total) {
+                             worker_.note(bytes, total);
+                             worker_.gets_on();
+                         });
     });
 }
 

@@ -37,6 +37,7 @@ Worker::~Worker() {
 
 void Worker::start(std::function<Outgoing()> job) {
     bytes_ = total_ = told_ = 0;
+    told_steps_ = steps_;
     {
         std::lock_guard lock(mutex_);
         socket_ = -1;
@@ -88,7 +89,9 @@ void Worker::interrupt() {
 bool Worker::progress(uint64_t& bytes, uint64_t& total) {
     bytes = bytes_;
     total = total_;
-    return std::exchange(told_, bytes) != bytes && bytes > 0;
+    const uint64_t steps = steps_;
+    const bool more = std::exchange(told_, bytes) != bytes && bytes > 0;
+    return std::exchange(told_steps_, steps) != steps || more;
 }
 
 void Worker::note(uint64_t bytes, uint64_t total) {

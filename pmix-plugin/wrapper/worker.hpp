@@ -24,7 +24,7 @@ std::string encode(const Outgoing& message);
 // The answer to a message that is for another kind of wrapper.
 std::string not_for_this_wrapper(const schema::Received& message);
 
-// One job at a time. Owned by the main thread, which calls everything but note() and uses().
+// One job at a time. Owned by the main thread, which calls everything but what the job does.
 class Worker {
   public:
     Worker();
@@ -46,14 +46,14 @@ class Worker {
     // Breaks the connection the job uses, or will say it uses: it fails soon. criu is never
     // killed, which would leave a tree in pieces.
     void interrupt();
-    // Whether more was done since the last call, or since the job began anew at 0; then both are
-    // set.
+    // Whether more was done since the last call; then both are set.
     bool progress(uint64_t& bytes, uint64_t& total);
 
-    // From the job: a message of its own before its answer; how far it is; which socket it works on
-    // (-1: none any more).
+    // From the job: a message of its own before its answer; how far it is; that something else was
+    // done; which socket it works on (-1: none any more).
     void say(Outgoing message);
     void note(uint64_t bytes, uint64_t total);
+    void gets_on() { steps_++; }
     void uses(int socket);
 
   private:
@@ -61,7 +61,8 @@ class Worker {
     Fd done_;
     Outgoing answer_;
     std::atomic<uint64_t> bytes_{0}, total_{0};
-    uint64_t told_ = 0;
+    std::atomic<uint64_t> steps_{0};
+    uint64_t told_ = 0, told_steps_ = 0;
     std::atomic<bool> ended_{false};
     std::mutex mutex_;  // of those below
     std::deque<Outgoing> said_;

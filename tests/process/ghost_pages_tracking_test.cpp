@@ -7,7 +7,9 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
+#include <atomic>
 #include <map>
+#include <memory>
 #include <grp.h>
 #include <sched.h>
 #include <sys/stat.h>
@@ -184,7 +186,7 @@ TEST_F(PagesTracking, CopyIsExactUnderChurn) {
         const ProcessName name{7, churn.pid};
         copy.begin(false);
         churn.wait_grown();
-        copy.track({&name, 1});
+        ASSERT_TRUE(copy.track({&name, 1}).ok());
         ASSERT_FALSE(copy.processes().at(7).untracked)
             << copy.processes().at(7).untracked->message();
         for (int i = 0; i < 40; i++) {
@@ -212,7 +214,7 @@ TEST_F(PagesTracking, DifferencesUpdateCopy) {
         const size_t page = this_page_size();
         for (int generation = 0; generation < 4; generation++) {
             copy.begin(generation > 0);
-            copy.track({&name, 1});
+            ASSERT_TRUE(copy.track({&name, 1}).ok());
             if (generation > 0) churn.wait_grown();  // the first one sees it exec
             for (int i = 0; i < 5; i++) {
                 auto round = copy.round();
@@ -272,7 +274,7 @@ TEST_F(PagesTracking, DeferredCopyHasMemoryOfFreeze) {
         const ProcessName name{7, churn.pid};
         for (int turn = 0; turn < 5; turn++) {
             copy.begin(turn % 2 == 1);
-            copy.track({&name, 1});
+            ASSERT_TRUE(copy.track({&name, 1}).ok());
             ASSERT_TRUE(copy.round().ok());
             auto deferred = copy.defer();
             ASSERT_TRUE(deferred.ok()) << deferred.error().message();
@@ -309,6 +311,29 @@ TEST_F(PagesTracking, DeferredCopyHasMemoryOfFreeze) {
     EXPECT_GT(faulted, 0U);
 }
 
+// Of many processes each takes its time: whoever waits hears of each, and may call it off.
+TEST_F(PagesTracking, WatchHearsOfEachProcessAndPiece) {
+    std::vector<std::unique_ptr<Churn>> all;
+    std::vector<ProcessName> names;
+    for (int i = 0; i < 4; i++) {
+        all.push_back(std::make_unique<Churn>(std::vector<std::string>{"calm", std::to_string(i)}));
+        all.back()->wait_ready();
+        names.push_back({7 + i, all.back()->pid});
+    }
+    MemoryCopy copy(arena_, workers_);
+    std::atomic<int> steps = 0;
+    copy.watch([&](uint64_t bytes) { return steps += bytes == 0 ? 1 : 0, true; });
+    copy.begin(false);
+    ASSERT_TRUE(copy.track(names).ok());
+    EXPECT_EQ(steps, 4);
+    ASSERT_TRUE(copy.round().ok());
+    EXPECT_GE(steps, 8);
+    MemoryCopy off(arena_, workers_);
+    off.watch([](uint64_t) { return false; });
+    off.begin(false);
+    EXPECT_EQ(off.track(names).error().code, Code::refused);
+}
+
 // Page tables that have gone as a whole leave no trace in a scan for what was written.
 TEST_F(PagesTracking, MemoryFreedByWholeTablesIsDropped) {
     Churn churn({"tables"});
@@ -316,7 +341,7 @@ TEST_F(PagesTracking, MemoryFreedByWholeTablesIsDropped) {
     MemoryCopy copy(arena_, workers_);
     const ProcessName name{7, churn.pid};
     copy.begin(false);
-    copy.track({&name, 1});
+    ASSERT_TRUE(copy.track({&name, 1}).ok());
     ASSERT_TRUE(copy.round().ok());
     const uint64_t at = std::stoull(churn.finish(), nullptr, 16);
     churn.stop();
@@ -337,7 +362,7 @@ TEST_F(PagesTracking, GuardPagesOfNewMemoryAreInDeferredCopy) {
     MemoryCopy copy(arena_, workers_);
     const ProcessName name{7, churn.pid};
     copy.begin(false);
-    copy.track({&name, 1});
+    ASSERT_TRUE(copy.track({&name, 1}).ok());
     ASSERT_TRUE(copy.round().ok());
     ASSERT_TRUE(copy.defer().ok());
     const uint64_t at = std::stoull(churn.finish(), nullptr, 16);
@@ -457,7 +482,7 @@ TEST_F(PagesTracking, DeadCopierReleasesWriters) {
             MemoryCopy copy(arena, workers);
             const ProcessName name{7, churn.pid};
             copy.begin(false);
-            copy.track({&name, 1});
+            ASSERT_TRUE(copy.track({&name, 1}).ok());
             if (!copy.round().ok() || !copy.defer().ok()) _exit(1);
             churn.stop();
             if (!copy.finish({&name, 1}, workers).ok()) _exit(2);
@@ -507,7 +532,7 @@ TEST_F(PagesTracking, EndedProcessHasNoPages) {
         const ProcessName name{7, churn.pid};
         copy.begin(false);
         if (tracked) {
-            copy.track({&name, 1});
+            ASSERT_TRUE(copy.track({&name, 1}).ok());
             ASSERT_TRUE(copy.round().ok());
             EXPECT_FALSE(copy.processes().at(7).known.empty());
         }

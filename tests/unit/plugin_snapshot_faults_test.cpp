@@ -248,6 +248,20 @@ TEST(RandomSnapshots, Interleavings) {
     }
 }
 
+// --- limits ---
+
+// Of many processes, of which each takes its time.
+TEST(Snapshots, WrapperThatGetsOnIsWaitedForThoughNoBytesCome) {
+    Cluster c(20, 3, {0, 1, 1});
+    c.chance.looks = 20;
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(120 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    EXPECT_GT(c.now, 100 * second);
+    expect_sound(c);
+}
+
 // --- restarts that fail ---
 
 TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {

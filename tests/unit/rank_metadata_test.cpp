@@ -132,7 +132,8 @@ class DamagedGhost : public testing::Test {
         GHOST_TRY(writer.end());
         GHOST_TRY(file.finalize());
         SnapshotSource source(folder_, 0, "", "");
-        GHOST_TRY(source.look());
+        Worker worker;
+        GHOST_TRY(source.look(worker));
         (void)source.ready(1);
         return {};
     }

@@ -58,6 +58,30 @@ class WrapperStates : public testing::Test {
     std::string said_;
 };
 
+// --- what blocks ---
+
+// Whoever waits is to hear of everything that was done, be it that no bytes have come.
+TEST(WorkerProgress, TellsOfStepsAndBytesOnce) {
+    Worker worker;
+    uint64_t bytes = 0, total = 0;
+    worker.start([&worker]() -> Outgoing {
+        worker.gets_on();
+        return {};
+    });
+    worker.finish();
+    EXPECT_TRUE(worker.progress(bytes, total));
+    EXPECT_FALSE(worker.progress(bytes, total));
+    worker.start([&worker]() -> Outgoing {
+        worker.note(3, 7);
+        return {};
+    });
+    worker.finish();
+    EXPECT_TRUE(worker.progress(bytes, total));
+    EXPECT_EQ(bytes, 3u);
+    EXPECT_EQ(total, 7u);
+    EXPECT_FALSE(worker.progress(bytes, total));
+}
+
 // --- the source of a move ---
 
 struct AnyMover : Mover {

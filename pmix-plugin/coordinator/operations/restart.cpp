@@ -89,7 +89,7 @@ void RestartOperation::message(NodeId, const schema::Received& m) {
     if (m.is<StepUp>()) return step_answered(m.as<StepUp>().step, m.as<StepUp>().answer);
     if (!m.is<StepProgress>()) return;
     const auto& progress = m.as<StepProgress>();
-    if (progress.bytes > data_.bytes) wait_on();
+    wait_on();  // it is said by whoever has got on
     data_.bytes = progress.bytes;
     data_.total = progress.total;
 }

@@ -417,7 +417,7 @@ void SnapshotOperation::progressed(const StepProgress& m) {
     SnapshotRun& r = data_;
     // `freezing`: a rank too large to be copied is written while it is frozen.
     if (r.state != S::preparing && r.state != S::freezing && r.state != S::writing) return;
-    if (m.bytes > r.bytes) wait_on();
+    wait_on();  // it is said by whoever has got on
     r.bytes = m.bytes;
     r.total = m.total;
     tell_progress();

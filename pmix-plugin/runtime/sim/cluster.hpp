@@ -106,6 +106,7 @@ struct Chance {
     std::set<RankId> fail_ranks{0};
     int sketches = 1;           // that a live move takes
     uint64_t memory = 1 << 30;  // of each rank
+    int looks = 0;              // of 5 s each that a wrapper takes to prepare, without any bytes
     int64_t write_us = 0;       // how long a ghost is written beside the latency
     Start start = Start::runs;
     int64_t start_us = 300'000;  // that takes
@@ -359,6 +360,7 @@ class Cluster {
     void wake(const std::shared_ptr<Tree>& t);
     void attach(const std::shared_ptr<Tree>& t, int tries);
     void snap_prepare(const std::shared_ptr<Wrapper>& w, const SnapPrepareRank& m);
+    void snap_look(const std::shared_ptr<Wrapper>& w, uint64_t seq, int left);
     std::vector<SharedPart> shared_by(RankId rank) const;
     void snap_freeze(const std::shared_ptr<Wrapper>& w, const SnapFreeze& m);
     void share(const std::shared_ptr<Wrapper>& w);

@@ -103,9 +103,15 @@ void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const SnapPrepareR
     w->snap.sign = m.sign;
     w->snap.path = fmt::format("{}/{}", m.folder, m.file);
     if (!m.second.empty()) w->snap.second = fmt::format("{}/{}", m.second, m.file);
-    later(nobody, [this, w, seq = w->snap.seq] {
+    later(nobody, [this, w, seq = w->snap.seq] { snap_look(w, seq, chance.looks); });
+}
+
+void Cluster::snap_look(const std::shared_ptr<Wrapper>& w, uint64_t seq, int left) {
+    constexpr int64_t look_us = 5'000'000;
+    at(now + (left > 0 ? look_us : 0), nobody, [this, w, seq, left] {
         if (!w->alive || !w->tree->alive || w->snap.seq != seq || w->snap.cancelled) return;
         say(w, TransferProgress{.seq = seq, .bytes = 10, .total = ghost_bytes});
+        if (left > 0) return snap_look(w, seq, left - 1);
         if (snap_fails(w, Stage::prepare)) return;
         w->snap.ready = true;
         say(w, SnapReady{.seq = seq, .shared = shared_by(w->rank)});
