@@ -19,6 +19,7 @@ RankInput::RankInput(Loop& loop, RmlMessenger& messenger) : loop_(loop), messeng
     messenger_.add_handler([this](NodeId from, const schema::Received& m) {
         if (m.is<RankInputWant>()) on_want(from, m.as<RankInputWant>());
         if (m.is<RankInputPiece>()) on_piece(m.as<RankInputPiece>());
+        if (m.is<NodeLost>()) node_lost(m.as<NodeLost>().node);
     });
 }
 
@@ -107,6 +108,18 @@ void RankInput::expired(RankId rank) {
         "without",
         rank);
     give(rank, false);
+}
+
+// Nothing more will come from there, and nobody must be kept waiting for it.
+void RankInput::node_lost(NodeId node) {
+    std::vector<RankId> ranks;
+    for (const auto& [rank, input] : expected_)
+        if (input.from == node) ranks.push_back(rank);
+    for (const RankId rank : ranks) {
+        log::warning("rank {}: standard input that waited for it on its lost node, if any, is lost",
+                     rank);
+        give(rank, false);
+    }
 }
 
 void RankInput::give(RankId rank, bool end) {

@@ -60,6 +60,7 @@ class RankInput {
     void on_piece(const RankInputPiece& m);
     void ask(RankId rank, Expected& input);
     void expired(RankId rank);
+    void node_lost(NodeId node);
     void give(RankId rank, bool end);
 
     Loop& loop_;
