@@ -317,8 +317,8 @@ void NodeAgent::Impl::freeze(RankSlot& s) {
         snapshot_failed(s, Stage::check, why);
         return participant_.poke();
     }
-    if (change(s, W::freezing) &&
-        passes(s, fault::Point::node_snap_freezes, Stage::freeze, s.wrapper))
+    if (passes(s, fault::Point::node_snap_freezes, Stage::freeze, s.wrapper) &&
+        change(s, W::freezing))
         s.wrapper->tell(order);
 }
 
