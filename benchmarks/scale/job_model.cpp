@@ -276,7 +276,7 @@ Report Model::run() {
     const auto begin = std::chrono::steady_clock::now();
     // A request as PMIx tools make it.
     bool answered = false;
-    job_control_({"continue", [&](const std::string& why) {
+    job_control_({{.then = "continue"}, [&](const std::string& why) {
                       answered = true;
                       report_.error = why;
                   }});

@@ -100,6 +100,7 @@ class RankAgent::Impl {
     void on_gate(uint64_t seq);
     void on_ungate(uint64_t seq);
     void on_close(uint64_t seq);
+    void stop_is_off();
     void open_both_gates();
     void open_forgotten_gates();
     void ask_location(uint32_t peer);
@@ -358,11 +359,16 @@ void RankAgent::Impl::on_welcome(const RankWelcome& welcome) {
 
 // --- gate, ungate ---------------------------------------------------------------------------
 
+void RankAgent::Impl::stop_is_off() {
+    ports_.data->open_gate();
+    ports_.program->end_stop();
+}
+
 void RankAgent::Impl::open_both_gates() {
     if (Status done = ports_.pmix->ungate(); !done) {
         log::error("rank {}: {}", config_.rank, done.error().message());
     }
-    ports_.data->open_gate();
+    stop_is_off();
     (void)change(AgentState::attached);
 }
 
@@ -380,17 +386,19 @@ void RankAgent::Impl::on_gate(uint64_t seq) {
     }
     if (Status fine = ghost::fault::pass(Point::agent_gates, [this] { control_.hang_up(); }); !fine)
         return tell(GateAnswer{seq, -1, 0, false, fine.error().message()});
+    if (!ports_.program->begin_stop())
+        return tell(GateAnswer{seq, 1, 0, true, "the program has asked not to be stopped now"});
     // Others may wait in PMIx for what this rank has to publish here, and could not be gated.
     recommit_if_due(true);
     ports_.data->close_gate();
     if (ports_.data->stays()) {
-        ports_.data->open_gate();
+        stop_is_off();
         tell(GateAnswer{seq, 1, 0, true, "it is making memory that it shares with other ranks"});
         return;
     }
     auto tag = ports_.pmix->gate();
     if (!tag) {
-        ports_.data->open_gate();
+        stop_is_off();
         bool busy = tag.error().code == Code::busy;
         tell(GateAnswer{seq, busy ? 1 : -1, 0, busy, tag.error().message()});
         return;
@@ -433,6 +441,7 @@ void RankAgent::Impl::on_close(uint64_t seq) {
     }
     if (!change(AgentState::suspended)) return;
     (void)ghost::fault::pass(Point::agent_closes);
+    ports_.program->before_stop();
     ports_.data->suspend_all();
     if (Status closed = ports_.pmix->close(); !closed) {
         // Both gates still hold; the node agent's limit ends this attempt.
@@ -492,6 +501,8 @@ void RankAgent::Impl::suspend_and_wake() {
     tell(RankAttached{welcome->seq, awake ? 0 : -1, awake ? "" : awake.error().message(),
                       ports_.data->location()});
     if (!awake) return give_up(awake.error().message());
+    ports_.program->after_stop(welcome->state == Arrival::restored);
+    ports_.program->end_stop();
     if (!change(AgentState::attached)) return;
     recommit_at_ = monotonic_us() + recommit_delay_us;
 }

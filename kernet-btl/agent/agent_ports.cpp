@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "kernet-btl/agent/agent_ports.hpp"
 
+#include <dlfcn.h>
 #include <unistd.h>
 #include <utility>
 
 #include "kernet-btl/agent/agent.hpp"
 #include "kernet-btl/agent/agent_pmix.h"
+#include "kernet-btl/include/ghost_mpi.h"
 #include "kernet-btl/transport/endpoint.hpp"
 
 namespace kernet {
@@ -95,12 +97,42 @@ Status PmixClientPort::attach(const std::string& uri, bool resend,
     }
 }
 
+// libghost_mpi, if the program has it: as soon as it has, and wherever it was loaded from.
+class LinkedProgram final : public ProgramPort {
+  public:
+    bool begin_stop() override {
+        if (stops_ == nullptr) stops_ = find();
+        return stops_ == nullptr || stops_->begin() == 0;
+    }
+    void before_stop() override {
+        if (stops_ != nullptr) stops_->before();
+    }
+    void after_stop(bool elsewhere) override {
+        if (stops_ != nullptr) stops_->after(elsewhere ? 1 : 0);
+    }
+    void end_stop() override {
+        if (stops_ != nullptr) stops_->end();
+    }
+
+  private:
+    // Not closed: it stays as long as the agent may call it.
+    static const struct ghost_mpi_stops* find() {
+        void* library = ::dlopen("libghost_mpi.so.1", RTLD_LAZY | RTLD_NOLOAD);
+        void* found = library != nullptr ? ::dlsym(library, "ghost_mpi_stops") : nullptr;
+        if (found == nullptr) return nullptr;
+        const auto* stops = reinterpret_cast<decltype(&::ghost_mpi_stops)>(found)();
+        return stops->size >= sizeof(struct ghost_mpi_stops) ? stops : nullptr;
+    }
+    const struct ghost_mpi_stops* stops_ = nullptr;
+};
+
 }  // namespace
 
 AgentPorts real_ports(Endpoint& endpoint, int pmix_limit_ms) {
     AgentPorts ports;
     ports.data = std::make_unique<EndpointPort>(endpoint);
     ports.pmix = std::make_unique<PmixClientPort>(pmix_limit_ms);
+    ports.program = std::make_unique<LinkedProgram>();
     // _exit: the application's handlers must not run on this thread, in a process whose MPI is
     // dead.
     ports.give_up = [](int status) { ::_exit(status); };

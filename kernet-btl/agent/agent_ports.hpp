@@ -53,9 +53,20 @@ class PmixPort {
     virtual void forked() = 0;
 };
 
+// What the program says by ghost_mpi.h, which has these calls too; nothing.
+class ProgramPort {
+  public:
+    virtual ~ProgramPort() = default;
+    virtual bool begin_stop() { return true; }  // false: it does not want to be stopped now
+    virtual void before_stop() {}
+    virtual void after_stop(bool /*elsewhere*/) {}
+    virtual void end_stop() {}  // after each that began
+};
+
 struct AgentPorts {
     std::unique_ptr<DataPort> data;
     std::unique_ptr<PmixPort> pmix;
+    std::unique_ptr<ProgramPort> program = std::make_unique<ProgramPort>();
     // Ends the process when it can neither go on nor be reached; does not return in a rank.
     std::function<void(int status)> give_up;
 };

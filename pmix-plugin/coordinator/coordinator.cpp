@@ -64,6 +64,11 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void launched();
     Engine::Limits limits() const;
     void snapshot_unasked(SnapshotOrder order, SnapshotOperation::Finished finished = nullptr);
+    void control(Lifecycle::JobControl request);
+    void migrate(uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
+                 std::function<void(const MigrationResult&)> finished);
+    void drain_node(uint64_t owner, DrainOrder order, MoveOperation::Progress progress,
+                    std::function<void(const DrainResult&)> finished);
     bool snapshot_due();
     void say_once(const std::string& why);
 
@@ -134,9 +139,7 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
                {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
                 [this](uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
                        std::function<void(const MigrationResult&)> finished) {
-                    order.id = ++last_request_;
-                    engine_.ask(migration(job_, owner, std::move(order), std::move(progress),
-                                          std::move(finished)));
+                    migrate(owner, std::move(order), std::move(progress), std::move(finished));
                 },
                 [this](uint64_t owner, SnapshotOrder order, SnapshotOperation::Progress progress,
                        SnapshotOperation::Finished finished) {
@@ -144,8 +147,7 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
                 },
                 [this](uint64_t owner, DrainOrder order, MoveOperation::Progress progress,
                        std::function<void(const DrainResult&)> finished) {
-                    order.id = ++last_request_;
-                    drain(job_, owner, std::move(order), std::move(progress), std::move(finished));
+                    drain_node(owner, std::move(order), std::move(progress), std::move(finished));
                 },
                 [this](uint64_t owner, GrowOrder order, GrowOperation::Progress progress,
                        GrowOperation::Finished finished) {
@@ -327,11 +329,54 @@ void Coordinator::Impl::take_signals() {
     adapter_.on_job_control([weak](Lifecycle::JobControl request) {
         auto self = weak.lock();
         if (!self || !self->running_) return request.answer(job_has_ended);
-        self->snapshot_unasked({.then = request.then, .asked_by = "PMIx_Job_control"},
-                               [answer = std::move(request.answer)](const SnapshotRun& run) {
-                                   if (answer) answer(run.why);
-                               });
+        self->control(std::move(request));
     });
+}
+
+// Why nothing came of it is said at mpirun's terminal: PMIx's answer has no room for it.
+void Coordinator::Impl::control(Lifecycle::JobControl request) {
+    const ControlOrder& order = request.order;
+    const auto over = [this, act = order.act, answer = request.answer](const std::string& why) {
+        if (running_ && !why.empty())
+            say(fmt::format("PMIx_Job_control, {}: {}", name_of(act), why));
+        answer(why);
+    };
+    switch (order.act) {
+        case ControlAct::checkpoint:
+            return snapshot_unasked(
+                {.then = order.then, .asked_by = "PMIx_Job_control"},
+                [answer = request.answer](const SnapshotRun& run) { answer(run.why); });
+        case ControlAct::migrate: {
+            if (order.ranks.empty()) return over("a migration names at least one rank");
+            MigrationOrder moves;
+            moves.ranks = order.ranks;
+            if (!order.node.empty()) moves.to = {order.node};
+            moves.mode = order.mode;
+            return migrate(0, std::move(moves), nullptr,
+                           [over](const MigrationResult& all) { over(all.error); });
+        }
+        case ControlAct::drain: {
+            DrainOrder leaves;
+            leaves.node = order.node;
+            leaves.mode = order.mode;
+            return drain_node(0, std::move(leaves), nullptr,
+                              [over](const DrainResult& all) { over(all.error); });
+        }
+    }
+}
+
+void Coordinator::Impl::migrate(uint64_t owner, MigrationOrder order,
+                                MoveOperation::Progress progress,
+                                std::function<void(const MigrationResult&)> finished) {
+    order.id = ++last_request_;
+    engine_.ask(migration(job_, owner, std::move(order), std::move(progress), std::move(finished)));
+}
+
+void Coordinator::Impl::drain_node(uint64_t owner, DrainOrder order,
+                                   MoveOperation::Progress progress,
+                                   std::function<void(const DrainResult&)> finished) {
+    order.id = ++last_request_;
+    drain(job_, owner, std::move(order), std::move(progress), std::move(finished));
 }
 
 void Coordinator::Impl::begin_restart() {

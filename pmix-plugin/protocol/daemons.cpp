@@ -183,11 +183,11 @@ constexpr Field streams_nodes_fields[] = {
 constexpr Field job_control_fields[] = {
     field<&JobControlAsked::id>("id", "of the request"),
     field<&JobControlAsked::rank>("rank", "a rank of the job asks, and has its answer"),
-    field<&JobControlAsked::then>("then", "what follows, empty: not given"),
+    field<&JobControlAsked::order>("order", "what is asked for"),
 };
 constexpr Field job_control_done_fields[] = {
     field<&JobControlDone::id>("id", "of the request"),
-    field<&JobControlDone::why>("why", "empty: the snapshot is complete"),
+    field<&JobControlDone::why>("why", "empty: it is done"),
 };
 constexpr Field process_fields[] = {
     field<&NamedProcess::job>("job", "PMIx's number of it"),
@@ -276,7 +276,7 @@ constinit const Record StreamsNode::table =
 constinit const Record StreamsNodes::table =
     record<StreamsNodes>("streams_nodes", "to all: the managers of the job", streams_nodes_fields);
 constinit const Record JobControlAsked::table = record<JobControlAsked>(
-    "job_control", "a snapshot is asked for by PMIx; `job_control_done`", job_control_fields);
+    "job_control", "something is asked for by PMIx; `job_control_done`", job_control_fields);
 constinit const Record JobControlDone::table =
     record<JobControlDone>("job_control_done", "the request is answered", job_control_done_fields);
 constinit const Record NamedProcess::table = record<NamedProcess>(

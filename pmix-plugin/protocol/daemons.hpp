@@ -326,7 +326,7 @@ struct StreamsNodes {
 struct JobControlAsked {
     uint64_t id = 0;
     bool rank = false;
-    std::string then;
+    ControlOrder order;
     static const schema::Record table;
 };
 struct JobControlDone {

@@ -32,6 +32,13 @@ namespace {
 
 constexpr const char* operation = "the operation";
 
+constexpr Field control_fields[] = {
+    field<&ControlOrder::act>("act", "what is to be done"),
+    field<&ControlOrder::then>("then", "what follows a snapshot, empty: not given"),
+    field<&ControlOrder::ranks>("ranks", "that are to move"),
+    field<&ControlOrder::node>("node", "where they move, empty: anywhere else; or that is drained"),
+    field<&ControlOrder::mode>("mode", "of moves, empty: not given"),
+};
 constexpr Field agent_fields[] = {
     field<&AgentThread::pid>("pid", "process of the rank's agent, as numbered in the rank"),
     field<&AgentThread::tid>("tid", "its thread: the one that is signalled"),
@@ -184,6 +191,8 @@ constexpr Field written_fields[] = {
 
 }  // namespace
 
+constinit const Record ControlOrder::table =
+    record<ControlOrder>("control", "a request by PMIx_Job_control", control_fields);
 constinit const Record AgentThread::table =
     record<AgentThread>("agent", "the thread a wrapper signals", agent_fields);
 constinit const Record TransferProgress::table = record<TransferProgress>(

@@ -21,6 +21,26 @@ constexpr std::span<const char* const> names_of(Then) {
 }
 std::optional<Then> then_named(std::string_view name);
 
+// What PMIx_Job_control asks for.
+enum class ControlAct : uint8_t { checkpoint, migrate, drain };
+inline constexpr const char* control_act_names[] = {"checkpoint", "migrate", "drain"};
+constexpr std::span<const char* const> names_of(ControlAct) {
+    return control_act_names;
+}
+constexpr const char* name_of(ControlAct act) {
+    return control_act_names[static_cast<size_t>(act)];
+}
+
+// The request itself; what was not given is empty.
+struct ControlOrder {
+    ControlAct act = ControlAct::checkpoint;
+    std::string then = {};             // after a snapshot
+    std::vector<uint32_t> ranks = {};  // that are to move
+    std::string node = {};             // where they go, empty: anywhere else; or that is drained
+    std::string mode = {};             // of moves
+    static const schema::Record table;
+};
+
 // The thread of a rank that its wrapper signals, by its numbers in the rank's name space.
 struct AgentThread {
     int32_t pid = 0;

@@ -81,8 +81,28 @@ struct Script {  // what the fakes answer; set before the step that needs it
     int wakeup_failures = 0;
     bool supported = true;
     bool stays = false;
+    bool program = false;  // it uses ghost_mpi.h
+    bool holds = false;    // by that
     std::function<void(uint32_t)> unknown_location;
     Fd service{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+};
+
+class FakeProgram final : public kernet::ProgramPort {
+  public:
+    explicit FakeProgram(Script& script) : script_(script) {}
+    bool begin_stop() override {
+        std::lock_guard lock(script_.mutex);
+        if (!script_.holds) script_.journal.add("program begin");
+        return !script_.holds;
+    }
+    void before_stop() override { script_.journal.add("program before"); }
+    void after_stop(bool elsewhere) override {
+        script_.journal.add(elsewhere ? "program after, elsewhere" : "program after");
+    }
+    void end_stop() override { script_.journal.add("program end"); }
+
+  private:
+    Script& script_;
 };
 
 class FakeData final : public kernet::DataPort {
@@ -236,6 +256,7 @@ class AgentTest : public ::testing::Test {
         kernet::AgentPorts ports;
         ports.data = std::make_unique<FakeData>(script_);
         ports.pmix = std::make_unique<FakePmix>(script_);
+        if (script_.program) ports.program = std::make_unique<FakeProgram>(script_);
         ports.give_up = [this](int status) {
             script_.journal.add("give up " + std::to_string(status));
         };

@@ -38,6 +38,67 @@ TEST_F(AgentTest, RankThatStaysIsBusy) {
     EXPECT_EQ(receive().value("rc", -9), 0);
 }
 
+TEST_F(AgentTest, ProgramThatHoldsIsBusyAndNothingIsClosed) {
+    script_.program = script_.holds = true;
+    start_attached();
+    send({{"t", "gate"}, {"seq", 9}});
+    const Json gated = receive();
+    EXPECT_EQ(gated.value("rc", 0), 1);
+    EXPECT_TRUE(gated.value("busy", false));
+    EXPECT_NE(gated.value("why", "").find("asked not to be stopped"), std::string::npos) << gated;
+    EXPECT_TRUE(script_.journal.lines().empty());
+    {
+        std::lock_guard lock(script_.mutex);
+        script_.holds = false;
+    }
+    send({{"t", "gate"}, {"seq", 10}});  // the retry
+    EXPECT_EQ(receive().value("rc", -9), 0);
+    send({{"t", "ungate"}, {"seq", 10}});
+    EXPECT_EQ(type_of(receive()), FromRank::ungated);
+    const std::vector<std::string> expected{"program begin", "close_gate", "pmix gate",
+                                            "pmix ungate",   "open_gate",  "program end"};
+    EXPECT_EQ(script_.journal.lines(), expected);
+}
+
+// Whoever holds waits for it: whatever keeps the rank from being stopped, the stop is over.
+TEST_F(AgentTest, ProgramHearsThatStopIsOff) {
+    script_.program = script_.stays = true;
+    start_attached();
+    send({{"t", "gate"}, {"seq", 9}});
+    EXPECT_EQ(receive().value("rc", 0), 1);
+    script_.stays = false;
+    {
+        std::lock_guard lock(script_.mutex);
+        script_.gate_error = make_error(Code::busy, "PMIx gate", "2 PMIx calls in flight");
+    }
+    send({{"t", "gate"}, {"seq", 10}});
+    EXPECT_EQ(receive().value("rc", 0), 1);
+    EXPECT_EQ(script_.journal.count("program begin"), 2U);
+    EXPECT_EQ(script_.journal.count("program end"), 2U);
+}
+
+TEST_F(AgentTest, ProgramIsCalledBeforeAndAfterStop) {
+    script_.program = true;
+    start_attached();
+    int seq = 1;
+    for (const auto& [arrival, after] :
+         {std::pair{"resumed", "program after"}, {"restored", "program after, elsewhere"}}) {
+        suspend(seq);
+        wake();
+        accept_hello();
+        send(welcome(seq, arrival, true));
+        EXPECT_EQ(receive().value("rc", -9), 0);
+        ASSERT_TRUE(script_.journal.wait_for("program end", static_cast<size_t>(seq)));
+        EXPECT_EQ(script_.journal.count(after), 1U);
+        ++seq;
+    }
+    Journal& j = script_.journal;
+    EXPECT_LT(j.position("pmix gate"), j.position("program before"));
+    EXPECT_LT(j.position("program before"), j.position("suspend_all"));
+    EXPECT_LT(j.position("wakeup_all gn2 peers 2"), j.position("program after"));
+    EXPECT_LT(j.position("program after"), j.position("program end"));
+}
+
 TEST_F(AgentTest, BusyPmixKeepsDataPathOpen) {
     start_attached();
     script_.gate_error = make_error(Code::busy, "PMIx gate", "2 PMIx calls in flight");

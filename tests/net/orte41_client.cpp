@@ -37,8 +37,8 @@ class Client {
         adapter_.on_node_lost([](NodeId) { return true; });
         if (!adapter_.is_coordinator()) return;
         adapter_.on_job_control([this](RuntimeAdapter::JobControl request) {
-            heard("control " + request.then);
-            request.answer(request.then == "continue" ? "this is a test" : "");
+            heard("control " + request.order.then);
+            request.answer(request.order.then == "continue" ? "this is a test" : "");
         });
         read_order();
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Asks for a snapshot by PMIx_Job_control() and says what came of it: orte41_control tool|rank.
- * As a tool it connects to the mpirun of this node whose pid is $MPIRUN. As a rank only rank 1
- * asks; then all wait for the file done in the folder $OMPI_MCA_ghost_test. */
+/* Asks for something by PMIx_Job_control() and says what came of it:
+ *   orte41_control tool [KEY VALUE [RANK...]]   as a tool: connects to the mpirun of this node
+ * whose pid is $MPIRUN orte41_control rank                         only rank 1 asks; then all wait
+ * for the file done in the folder $OMPI_MCA_ghost_test Without a key for a snapshot. */
 #include <pmix.h>
 #include <pmix_tool.h>
 #include <stdio.h>
@@ -9,21 +10,33 @@
 #include <string.h>
 #include <unistd.h>
 
-static void ask(const char* who, const char* then) {
+static int say(const char* who, pmix_status_t rc) {
+    printf("%s: %s\n", who, PMIx_Error_string(rc));
+    fflush(stdout);
+    return PMIX_SUCCESS == rc ? 0 : 1;
+}
+
+static int ask_for_snapshot(const char* who, const char* then) {
     pmix_info_t directives[2], *results = NULL;
     size_t count = 0;
     PMIX_INFO_LOAD(&directives[0], PMIX_JOB_CTRL_CHECKPOINT, "test", PMIX_STRING);
     PMIX_INFO_LOAD(&directives[1], "ghost.then", then, PMIX_STRING);
     const pmix_status_t rc = PMIx_Job_control(NULL, 0, directives, 2, &results, &count);
-    printf("%s: %s", who, PMIx_Error_string(rc));
-    for (size_t i = 0; i < count; ++i)
-        if (PMIX_CHECK_KEY(&results[i], "ghost.why"))
-            printf(" because %s", results[i].value.data.string);
-    printf("\n");
-    fflush(stdout);
+    return say(who, rc);
 }
 
-static int be_tool(void) {
+static int ask_for(const char* key, const char* value, char** ranks, int count_ranks) {
+    pmix_info_t directive, *results = NULL;
+    pmix_proc_t targets[16];
+    size_t count = 0, asked = 0;
+    PMIX_INFO_LOAD(&directive, key, value, PMIX_STRING);
+    for (; asked < (size_t)count_ranks && asked < 16; ++asked) /* of the job that is there */
+        PMIX_LOAD_PROCID(&targets[asked], "", (pmix_rank_t)atoi(ranks[asked]));
+    const pmix_status_t rc = PMIx_Job_control(targets, asked, &directive, 1, &results, &count);
+    return say("tool", rc);
+}
+
+static int be_tool(int argc, char** argv) {
     pmix_proc_t me;
     pmix_info_t info;
     const pid_t pid = (pid_t)atoi(getenv("MPIRUN"));
@@ -33,18 +46,19 @@ static int be_tool(void) {
         printf("tool: no connection, %s\n", PMIx_Error_string(rc));
         return 1;
     }
-    ask("tool", "continue");
+    const int status = argc > 3 ? ask_for(argv[2], argv[3], argv + 4, argc - 4)
+                                : ask_for_snapshot("tool", "continue");
     PMIx_tool_finalize();
-    return 0;
+    return status;
 }
 
 int main(int argc, char** argv) {
     pmix_proc_t me;
     char path[300];
-    if (argc > 1 && 0 == strcmp(argv[1], "tool")) return be_tool();
+    if (argc > 1 && 0 == strcmp(argv[1], "tool")) return be_tool(argc, argv);
     if (PMIX_SUCCESS != PMIx_Init(&me, NULL, 0)) return 4;
     PMIx_Fence(NULL, 0, NULL, 0);
-    if (1 == me.rank) ask("rank", "stop");
+    if (1 == me.rank) ask_for_snapshot("rank", "stop");
     snprintf(path, sizeof path, "%s/done", getenv("OMPI_MCA_ghost_test"));
     /* at most two minutes */
     for (int i = 0; i < 6000 && 0 != access(path, F_OK); i++) usleep(20000);

@@ -126,6 +126,43 @@ TEST(Scopes, OverlapBySharedRankOrAllDaemons) {
     EXPECT_TRUE(saved.meets(too));
 }
 
+// --- asked for by PMIx ---
+
+TEST(ByPmix, RanksMoveAndNodeIsDrained) {
+    Cluster c(21, 3, {0, 1, 1}, 4);
+    std::vector<std::string> answers;
+    c.job_control({.act = ControlAct::migrate, .ranks = {1}, .node = "gn2"}, answers);
+    ASSERT_TRUE(c.run(5 * second, [&] { return answers.size() == 1; }));
+    EXPECT_EQ(answers[0], "");
+    EXPECT_EQ(c.node_of(1), 2u);
+    c.job_control({.act = ControlAct::drain, .node = "gn1"}, answers);
+    ASSERT_TRUE(c.run(5 * second, [&] { return answers.size() == 2; }));
+    EXPECT_EQ(answers[1], "");
+    EXPECT_NE(c.node_of(2), 1u);
+    expect_sound(c);
+}
+
+TEST(ByPmix, RefusalsAreAnswered) {
+    Cluster c(22, 2, {0, 1});
+    std::vector<std::string> answers;
+    c.job_control({.act = ControlAct::migrate, .node = "gn1"}, answers);
+    c.job_control({.act = ControlAct::migrate, .ranks = {7}, .node = "gn1"}, answers);
+    c.job_control({.act = ControlAct::migrate, .ranks = {1}, .node = "gn0", .mode = "dance"},
+                  answers);
+    c.job_control({.act = ControlAct::drain, .node = "gn9"}, answers);
+    c.job_control({.act = ControlAct::drain}, answers);
+    ASSERT_TRUE(c.run(5 * second, [&] { return answers.size() == 5; }));
+    for (const char* why : {"names at least one rank", "there is no rank 7", "mode dance", "gn9"})
+        EXPECT_EQ(std::ranges::count_if(answers,
+                                        [why](const std::string& said) {
+                                            return said.find(why) != std::string::npos;
+                                        }),
+                  1)
+            << why << ": " << fmt::format("{}", fmt::join(answers, "; "));
+    EXPECT_TRUE(std::ranges::none_of(answers, &std::string::empty));
+    expect_sound(c);
+}
+
 // --- who runs beside whom ---
 
 TEST(ConcurrentMoves, TwoRanksMoveAtTheSameTime) {

@@ -249,7 +249,7 @@ TEST(Snapshots, Refusals) {
     ASSERT_TRUE(c.run(90 * second, [&] { return !user.errors.empty(); }));
     EXPECT_NE(user.errors[0].find("checkpoint: then is none of its values"), std::string::npos);
     std::vector<std::string> answers;
-    c.job_control("dance", answers);
+    c.job_control({.then = "dance"}, answers);
     ASSERT_TRUE(c.run(90 * second, [&] { return !answers.empty(); }));
     EXPECT_NE(answers[0].find("cannot follow a snapshot"), std::string::npos) << answers[0];
     says(checkpoint("continue", "/proc/nowhere"), "/proc/nowhere");
@@ -407,12 +407,12 @@ TEST(Snapshots, BySignalAndByJobControl) {
     Cluster c(10, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_signal", "USR2"}});
     std::vector<std::string> answers;
     c.signal(SIGUSR2);
-    c.job_control("", answers);
+    c.job_control({}, answers);
     ASSERT_TRUE(c.run(5 * second, [&] { return !answers.empty(); }));
     EXPECT_EQ(answers, std::vector<std::string>{""});
     EXPECT_EQ(snapshots(c).size(), 2u);
     c.chance.fail_stage = Stage::prepare;
-    c.job_control("continue", answers);
+    c.job_control({.then = "continue"}, answers);
     ASSERT_TRUE(c.run(60 * second, [&] { return answers.size() == 2; }));
     EXPECT_NE(answers[1].find("no luck"), std::string::npos);
     ASSERT_EQ(c.said.size(), 1u);

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/result.hpp"
+#include "pmix-plugin/protocol/parts.hpp"
 #include "pmix-plugin/runtime/interface/job_view.hpp"
 
 namespace ghost::plugin {
@@ -43,12 +44,12 @@ class Lifecycle {
     // Calls `handler` on the loop for every such signal mpirun gets, in place of what mpirun would
     // do with it; for SIGCONT beside it. Fails if the signal cannot be taken over.
     virtual Status on_signal(int /*signum*/, std::function<void()> /*handler*/) { return {}; }
-    // A PMIx_Job_control request with PMIX_JOB_CTRL_CHECKPOINT from a rank or a tool. `then` is
-    // "continue", "stop" or "kill" (directive "ghost.then"), "" if it was not given. A rank has its
-    // answer already, that its request was heard: while it waits in PMIx its gate cannot be closed.
+    // A PMIx_Job_control request of ours, from a rank or a tool. A rank has its answer already,
+    // that its request was heard: while it waits in PMIx its gate cannot be closed. The
+    // answer has no room for why nothing came of it.
     struct JobControl {
-        std::string then;
-        // Answers the requester, once, at any later time: why is empty if the snapshot is complete.
+        ControlOrder order;
+        // Answers the requester, once, at any later time: why is empty if it is done.
         std::function<void(const std::string& why)> answer;
     };
     virtual void on_job_control(std::function<void(JobControl request)> /*handler*/) {}

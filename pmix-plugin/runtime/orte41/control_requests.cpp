@@ -19,6 +19,17 @@ ControlRequests*& present() {
     return the_requests;
 }
 
+ControlAct act_of(int act) {
+    switch (act) {
+        case GHOST_CONTROL_MIGRATE:
+            return ControlAct::migrate;
+        case GHOST_CONTROL_DRAIN:
+            return ControlAct::drain;
+        default:
+            return ControlAct::checkpoint;
+    }
+}
+
 }  // namespace
 
 ControlRequests::ControlRequests(RmlMessenger& messenger) : messenger_(messenger) {
@@ -36,51 +47,57 @@ void ControlRequests::on_request(std::function<void(RuntimeAdapter::JobControl)>
     handler_ = std::move(handler);
 }
 
-void ControlRequests::from_pmix(void*, const char* space, const char* then,
-                                void* request) noexcept {
-    post_to_orte([space = std::string(space), then = std::string(then), request] {
-        if (present())
-            present()->heard(space, then, request);
-        else
-            ghost_pmix_answer_job_control(request, job_has_ended);
+void ControlRequests::from_pmix(void*, const ghost_job_control* asked, void* request) noexcept {
+    ControlOrder order{act_of(asked->act), asked->then, {}, asked->node, asked->mode};
+    order.ranks.assign(asked->ranks, asked->ranks + asked->count);
+    post_to_orte([space = std::string(asked->space), rank = asked->rank,
+                  of = std::string(asked->of), order = std::move(order), request]() mutable {
+        if (!present()) return ghost_pmix_answer_job_control(request, 1);
+        const bool from_rank = space == app_name();
+        // Itself, if it names nobody.
+        if (from_rank && order.act == ControlAct::migrate && order.ranks.empty())
+            order.ranks = {rank};
+        present()->heard(from_rank, of, std::move(order), request);
     });
 }
 
-void ControlRequests::heard(const std::string& space, const std::string& then, void* request) {
-    const bool from_rank = space == app_name();
+void ControlRequests::heard(bool from_rank, const std::string& of, ControlOrder order,
+                            void* request) {
+    if (!of.empty() && of != app_name()) {
+        log::warning("PMIx_Job_control, {}: {} is not this job, which is {}", name_of(order.act),
+                     of, app_name());
+        return ghost_pmix_answer_job_control(request, 1);
+    }
     if (ORTE_PROC_IS_HNP) {
-        take(from_rank, then, [request](const std::string& why) {
-            ghost_pmix_answer_job_control(request, why.c_str());
+        take(from_rank, order, [request](const std::string& why) {
+            ghost_pmix_answer_job_control(request, why.empty() ? 0 : 1);
         });
         return;
     }
     open_[++last_] = request;
-    messenger_.tell(mpirun, JobControlAsked{last_, from_rank, then});
+    messenger_.tell(mpirun, JobControlAsked{last_, from_rank, std::move(order)});
 }
 
 void ControlRequests::message(NodeId from, const schema::Received& m) {
     if (m.is<JobControlAsked>() && ORTE_PROC_IS_HNP) {
         const auto& asked = m.as<JobControlAsked>();
-        take(asked.rank, asked.then, [this, from, id = asked.id](const std::string& why) {
+        take(asked.rank, asked.order, [this, from, id = asked.id](const std::string& why) {
             messenger_.tell(from, JobControlDone{id, why});
         });
     } else if (m.is<JobControlDone>() && from == mpirun) {
         const auto found = open_.find(m.as<JobControlDone>().id);
         if (found == open_.end()) return;
-        ghost_pmix_answer_job_control(found->second, m.as<JobControlDone>().why.c_str());
+        ghost_pmix_answer_job_control(found->second, m.as<JobControlDone>().why.empty() ? 0 : 1);
         open_.erase(found);
     }
 }
 
-void ControlRequests::take(bool from_rank, const std::string& then, Answer answer) {
-    log::debug("a snapshot is asked for by a {}", from_rank ? "rank" : "tool");
-    if (!handler_) return answer("this job takes no snapshots");
-    if (!from_rank) return handler_({then, std::move(answer)});
+void ControlRequests::take(bool from_rank, const ControlOrder& order, Answer answer) {
+    log::debug("{} is asked for by a {}", name_of(order.act), from_rank ? "rank" : "tool");
+    if (!handler_) return answer("this job takes no requests");
+    if (!from_rank) return handler_({order, std::move(answer)});
     answer("");
-    handler_({then, [](const std::string& why) {
-                  if (!why.empty())
-                      log::warning("the snapshot a rank asked for was not taken: {}", why);
-              }});
+    handler_({order, [](const std::string&) {}});
 }
 
 }  // namespace ghost::plugin::orte41

@@ -19,7 +19,6 @@ typedef struct request {
     pmix_lock_t lock;
     pmix_info_cbfunc_t done;
     void* data;
-    pmix_info_t why;
     int failed;
 } request_t;
 static PMIX_CLASS_INSTANCE(request_t, pmix_object_t, NULL, NULL);
@@ -41,23 +40,77 @@ static const char* text_of(const pmix_info_t* info) {
                : "";
 }
 
-static pmix_status_t control_job(const pmix_proc_t* requester, const pmix_proc_t targets[],
-                                 size_t ntargets, const pmix_info_t directives[], size_t ndirs,
-                                 pmix_info_cbfunc_t done, void* data) {
-    if (!find(directives, ndirs, PMIX_JOB_CTRL_CHECKPOINT))
-        return stock ? stock(requester, targets, ntargets, directives, ndirs, done, data)
-                     : PMIX_ERR_NOT_SUPPORTED;
+static const struct {
+    const char* key;
+    int act;
+} acts[] = {
+    {PMIX_JOB_CTRL_CHECKPOINT, GHOST_CONTROL_CHECKPOINT},
+    {"ghost.migrate", GHOST_CONTROL_MIGRATE},
+    {"ghost.drain", GHOST_CONTROL_DRAIN},
+};
+
+/* What these directives ask for; 0: nothing of ours. */
+static int read_directives(const pmix_info_t directives[], size_t ndirs,
+                           ghost_job_control_t* asked) {
+    for (size_t i = 0; i < sizeof acts / sizeof acts[0]; ++i) {
+        const pmix_info_t* found = find(directives, ndirs, acts[i].key);
+        if (!found) continue;
+        asked->act = acts[i].act;
+        asked->node = GHOST_CONTROL_CHECKPOINT == asked->act ? "" : text_of(found);
+        asked->then = text_of(find(directives, ndirs, "ghost.then"));
+        asked->mode = text_of(find(directives, ndirs, "ghost.mode"));
+        return 1;
+    }
+    return 0;
+}
+
+/* The targets are single ranks of one job; a new array of them, NULL: they are not. */
+static uint32_t* read_targets(const pmix_proc_t targets[], size_t ntargets,
+                              ghost_job_control_t* asked) {
+    uint32_t* ranks = malloc((ntargets + 1) * sizeof *ranks);
+    asked->of = ntargets > 0 ? targets[0].nspace : "";
+    for (size_t i = 0; ranks && i < ntargets; ++i) {
+        if (PMIX_RANK_IS_VALID(targets[i].rank) &&
+            PMIX_CHECK_NSPACE(targets[i].nspace, asked->of)) {
+            ranks[i] = targets[i].rank;
+            continue;
+        }
+        free(ranks);
+        ranks = NULL;
+    }
+    asked->ranks = ranks;
+    asked->count = ntargets;
+    return ranks;
+}
+
+static pmix_status_t hand_on(const ghost_job_control_t* asked, pmix_info_cbfunc_t done,
+                             void* data) {
     pmix_status_t rc = PMIX_ERR_NOT_SUPPORTED;
     pthread_mutex_lock(&guard);
     if (handler) {
         request_t* request = PMIX_NEW(request_t);
         request->done = done;
         request->data = data;
-        handler(handler_context, requester->nspace, text_of(find(directives, ndirs, "ghost.then")),
-                request);
+        handler(handler_context, asked, request);
         rc = PMIX_SUCCESS;
     }
     pthread_mutex_unlock(&guard);
+    return rc;
+}
+
+static pmix_status_t control_job(const pmix_proc_t* requester, const pmix_proc_t targets[],
+                                 size_t ntargets, const pmix_info_t directives[], size_t ndirs,
+                                 pmix_info_cbfunc_t done, void* data) {
+    ghost_job_control_t asked = {.space = requester->nspace, .rank = requester->rank, .of = ""};
+    if (!read_directives(directives, ndirs, &asked))
+        return stock ? stock(requester, targets, ntargets, directives, ndirs, done, data)
+                     : PMIX_ERR_NOT_SUPPORTED;
+    /* a snapshot is of the whole job, a drain of a node */
+    if (GHOST_CONTROL_MIGRATE != asked.act) return hand_on(&asked, done, data);
+    uint32_t* ranks = read_targets(targets, ntargets, &asked);
+    if (!ranks) return PMIX_ERR_BAD_PARAM;
+    const pmix_status_t rc = hand_on(&asked, done, data);
+    free(ranks);
     return rc;
 }
 
@@ -65,12 +118,7 @@ static void answer(int fd, short flags, void* given) {
     request_t* request = given;
     (void)fd, (void)flags;
     PMIX_ACQUIRE_OBJECT(request);
-    if (request->failed) {
-        request->done(PMIX_ERROR, &request->why, 1, request->data, NULL, NULL);
-        PMIX_INFO_DESTRUCT(&request->why);
-    } else {
-        request->done(PMIX_SUCCESS, NULL, 0, request->data, NULL, NULL);
-    }
+    request->done(request->failed ? PMIX_ERROR : PMIX_SUCCESS, NULL, 0, request->data, NULL, NULL);
     PMIX_RELEASE(request);
 }
 
@@ -87,10 +135,9 @@ void ghost_pmix_on_job_control(ghost_job_control_fn wanted, void* context) {
     pthread_mutex_unlock(&guard);
 }
 
-void ghost_pmix_answer_job_control(void* given, const char* why) {
+void ghost_pmix_answer_job_control(void* given, int failed) {
     request_t* request = given;
-    request->failed = why[0] != 0;
-    if (request->failed) PMIX_INFO_LOAD(&request->why, "ghost.why", why, PMIX_STRING);
+    request->failed = failed;
     PMIX_THREADSHIFT(request, answer);
 }
 

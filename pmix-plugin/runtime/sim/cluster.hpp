@@ -261,7 +261,7 @@ class Cluster {
     std::function<bool(const std::string& type)> lose_local;
     void signal(int signum);  // to mpirun
     // A PMIx_Job_control request; the answers are added to `answers`.
-    void job_control(const std::string& then, std::vector<std::string>& answers);
+    void job_control(ControlOrder order, std::vector<std::string>& answers);
 
     // --- truth ---
     int running_copies(RankId rank) const;

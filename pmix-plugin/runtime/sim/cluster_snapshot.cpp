@@ -70,8 +70,9 @@ void Cluster::signal(int signum) {
     if (auto it = signals_.find(signum); it != signals_.end()) it->second();
 }
 
-void Cluster::job_control(const std::string& then, std::vector<std::string>& answers) {
-    job_control_({then, [&answers](const std::string& why) { answers.push_back(why); }});
+void Cluster::job_control(ControlOrder order, std::vector<std::string>& answers) {
+    job_control_(
+        {std::move(order), [&answers](const std::string& why) { answers.push_back(why); }});
 }
 
 // --- wrappers in a snapshot ---
