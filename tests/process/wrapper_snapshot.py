@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import sys
+import time
 import unittest
 
 from suite import children_of, until
@@ -210,8 +211,10 @@ class Snapshot(SnapshotCase):
         rank.peer.expect("snap_ready", 60)
         self.freeze(rank)
         self.captured(rank, write=False)
-        looks = 5 * 0.2  # of the wrapper, at what was done
-        self.assertFalse(select.select([rank.peer.sock], [], [], looks)[0])
+        end = time.monotonic() + 5 * 0.2  # looks of the wrapper, at what was done
+        while select.select([rank.peer.sock], [], [], max(0, end - time.monotonic()))[0]:
+            told = rank.peer.receive()
+            self.assertEqual((told["t"], told["bytes"]), ("progress", 0))
         rank.peer.send({"t": "snap_write", "seq": self.seq})
         self.end(rank, {**rank.peer.expect("snap_written", 60), "rank": rank.number,
                         "name": rank.order["name"], "folder": rank.order["folder"]})
