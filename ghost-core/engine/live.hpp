@@ -146,6 +146,9 @@ struct LiveExport {
 };
 LiveExport live_export(const LiveExportRequest& request, Resource& link);
 
+// Whether the kernel and criu here can do that with any tree; nobody is disturbed.
+Status check_live_here(const CriuSettings& criu);
+
 struct LiveImportRequest {
     CriuSettings criu;
     // New ends for the tree's descriptors, by the metadata; they stay the caller's. Called for

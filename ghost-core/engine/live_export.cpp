@@ -785,14 +785,16 @@ LiveExport Source::run() {
 
 }  // namespace
 
+Status check_live_here(const CriuSettings& criu) {
+    if (knows_short_stop(criu)) return Tracker::check_here();
+    return make_error(Code::unsupported, "move live", criu.program,
+                      "criu was built without our changes");
+}
+
 LiveExport live_export(const LiveExportRequest& request, Resource& link) {
-    if (!knows_short_stop(request.criu)) {
-        LiveExport out;
-        out.error = make_error(Code::unsupported, "move live", request.criu.program,
-                               "criu was built without our changes");
-        return out;
-    }
-    return Source(request, link).run();
+    const Status able = check_live_here(request.criu);
+    if (able) return Source(request, link).run();
+    return {LiveOutcome::stayed, {}, able.error(), {}};
 }
 
 }  // namespace ghost::core

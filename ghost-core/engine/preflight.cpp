@@ -31,11 +31,13 @@ using Json = nlohmann::json;
 struct Question {
     std::optional<Needs> needs;
     std::string facts;
+    bool live = false;
     static const schema::Record table;
 };
 constexpr schema::Field question_fields[] = {
     schema::field<&Question::needs>("needs", "of the tree"),
     schema::field<&Question::facts>("facts", "of its host, as text").or_default(),
+    schema::field<&Question::live>("live", "it runs while it comes").or_default(),
 };
 constinit const schema::Record Question::table =
     schema::record<Question>("question", "whether a tree can be here", question_fields);
@@ -192,9 +194,9 @@ std::string describe(const std::vector<Shortcoming>& all) {
     return out;
 }
 
-Status ask_target(Resource& target, const TreeFacts& facts) {
+Status ask_target(Resource& target, const TreeFacts& facts, bool live) {
     LiveLink link(target);
-    const auto question = schema::to_json(Question{facts.needs, facts.host()});
+    const auto question = schema::to_json(Question{facts.needs, facts.host(), live});
     GHOST_TRY(link.send_text(LiveMessageType::needs,
                              question.dump(-1, ' ', false, Json::error_handler_t::replace)));
     auto answer = link.receive();
@@ -204,7 +206,7 @@ Status ask_target(Resource& target, const TreeFacts& facts) {
     return because(Code::refused, answer->payload);
 }
 
-Status answer_source(Resource& source) {
+Result<bool> answer_source(Resource& source) {
     LiveLink link(source);
     for (std::string why;;) {
         auto question = link.expect(LiveMessageType::needs);
@@ -212,7 +214,10 @@ Status answer_source(Resource& source) {
         const auto asked = schema::decode<Question>(question->payload);
         if (!asked) return question->damaged();
         why = describe(check_target(asked->needs, asked->facts));
-        if (why.empty()) return link.send(LiveMessageType::ready);
+        if (why.empty()) {
+            GHOST_TRY(link.send(LiveMessageType::ready));
+            return asked->live;
+        }
         GHOST_TRY(link.send_text(LiveMessageType::refused, why));
     }
 }

@@ -36,8 +36,9 @@ std::string describe(const std::vector<Shortcoming>& all);
 // The same over the connection that a ghost is to take, ahead of it: the source asks, while the
 // tree runs, and the target answers. Both give refused with all that the target lacks, and what
 // comes of the connection. The source may ask again: what the tree had open may be closed by then.
-// The target answers until nothing is lacking or the source hangs up.
-Status ask_target(Resource& target, const TreeFacts& facts);
-Status answer_source(Resource& source);
+// The target answers until nothing is lacking or the source hangs up; `live`, and what
+// answer_source gives: the ghost comes live (live.hpp).
+Status ask_target(Resource& target, const TreeFacts& facts, bool live);
+Result<bool> answer_source(Resource& source);
 
 }  // namespace ghost::core

@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/userfaultfd.h>
 #include <mutex>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/memory/injection.hpp"
@@ -79,9 +82,22 @@ PageRuns joined(const PageRuns& runs, uint64_t near) {
     return out;
 }
 
-Error cannot_track(pid_t pid) {
-    return make_error(Code::unsupported, "track writes of process", std::to_string(pid),
+// What is tried, of one process or (empty) of any.
+std::string tracking(const std::string& whose) {
+    return whose.empty() ? "track writes of processes" : "track writes of process";
+}
+
+Error cannot_track(const std::string& whose) {
+    return make_error(Code::unsupported, tracking(whose), whose,
                       "this kernel cannot (Linux 6.7 can): use --mode stop");
+}
+
+Status begin_asynchronous(const Fd& userfault, const std::string& whose) {
+    uffdio_api api{};
+    api.api = UFFD_API;
+    api.features = asynchronous | UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    if (ioctl(userfault.get(), UFFDIO_API, &api) == 0) return {};
+    return errno == EINVAL ? cannot_track(whose) : sys_error(tracking(whose), whose);
 }
 
 }  // namespace
@@ -96,9 +112,16 @@ void add_found(const std::vector<PageScan::Found>& found, PageChanges& changes) 
     }
 }
 
-// Found out without disturbing anybody.
+Status Tracker::check_here() {
+    if (PageScan::way_here() == PageScan::Way::entries) return cannot_track({});
+    const int flags = O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY;
+    const Fd userfault(static_cast<int>(syscall(SYS_userfaultfd, flags)));
+    if (!userfault) return sys_error(tracking({}), {}, Code::unsupported);
+    return begin_asynchronous(userfault, {});
+}
+
 Result<Tracker> Tracker::attach(pid_t pid) {
-    if (PageScan::way_here() == PageScan::Way::entries) return cannot_track(pid);
+    if (PageScan::way_here() == PageScan::Way::entries) return cannot_track(std::to_string(pid));
     // asynchronous protection lets nobody wait
     auto userfault = take_userfault(pid, attach_limit_us, Faults::programs);
     if (!userfault) return userfault.error();
@@ -106,12 +129,7 @@ Result<Tracker> Tracker::attach(pid_t pid) {
 }
 
 Result<Tracker> Tracker::adopt(pid_t pid, Fd userfault) {
-    uffdio_api api{};
-    api.api = UFFD_API;
-    api.features = asynchronous | UFFD_FEATURE_PAGEFAULT_FLAG_WP;
-    if (ioctl(userfault.get(), UFFDIO_API, &api) != 0)
-        return errno == EINVAL ? cannot_track(pid)
-                               : sys_error("track writes of process", std::to_string(pid));
+    GHOST_TRY(begin_asynchronous(userfault, std::to_string(pid)));
     return Tracker(pid, std::move(userfault));
 }
 

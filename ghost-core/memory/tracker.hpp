@@ -36,6 +36,8 @@ void add_found(const std::vector<PageScan::Found>& found, PageChanges& changes);
 // One thread at a time, unless said otherwise. The process may run, stop, exec or die at any time.
 class Tracker {
   public:
+    // Whether the kernel lets this user track writes at all; found out without disturbing anybody.
+    static Status check_here();
     // Gets a userfaultfd by calls injected into the process (injection.hpp); none stays there.
     static Result<Tracker> attach(pid_t pid);
     // With one the process itself has made (flags O_CLOEXEC | O_NONBLOCK) and handed over.

@@ -147,7 +147,9 @@ void EventLog::ended() {
 // --- operations ---
 
 void EventLog::begun(const Move& m) {
-    add(of_move(EventKind::moving, m));
+    Event event = of_move(EventKind::moving, m);
+    if (m.chosen && m.mode == "live") event.mode = "auto";  // the source has not looked yet
+    add(event);
 }
 
 void EventLog::over(const Move& m) {
@@ -161,6 +163,7 @@ void EventLog::over(const Move& m) {
         event.bytes = m.bytes;
         event.rounds = m.rounds;
         event.downtime_us = m.downtime;
+        say_why(event, m.not_live);
     } else {
         say_why(event, *kind == EventKind::not_live ? m.not_live : m.why);
         if (m.harmed) event.harmed = true;

@@ -42,7 +42,7 @@ constexpr Field event_fields[] = {
     field<&Event::node>("node", "the one").at_most(most_name),
     field<&Event::from>("from", "node on which the rank was").at_most(most_name),
     field<&Event::to>("to", "node to which it goes, or nodes").at_most(most_name),
-    field<&Event::mode>("mode", "live or stop").at_most(most_name),
+    field<&Event::mode>("mode", "live or stop; before that is known auto").at_most(most_name),
     field<&Event::slots>("slots", "ranks that the node has room for"),
     field<&Event::snapshot>("snapshot", "its name").at_most(most_name),
     field<&Event::folder>("folder", "it is in").at_most(most_text),

@@ -69,7 +69,6 @@ constexpr Field prepare_fields[] = {
     field<&Prepare::secret>("secret", "the job's, in hex: to a wrapper, for a move").or_default(),
     field<&Prepare::interfaces>("interfaces", "to the wrapper: it listens there; empty: at all")
         .or_default(),
-    field<&Prepare::live>("live", "the rank runs while its memory comes").or_default(),
 };
 
 constexpr Field ready_fields[] = {
@@ -88,9 +87,8 @@ constexpr Field connect_fields[] = {
     field<&Connect::port>("port", "TCP port"),
     field<&Connect::token>("token", "what to show there"),
     field<&Connect::secret>("secret", "the job's, in hex: to a wrapper").or_default(),
-    field<&Connect::live>("live", "as of `prepare`").or_default(),
-    field<&Connect::live_from>("live_from", "with less memory it is `failed` of stage `live`")
-        .or_default()
+    field<&Connect::live>("live", "the rank runs while its memory goes").or_default(),
+    field<&Connect::live_from>("live_from", "with less memory, or where it cannot, by stop")
         .in("bytes"),
     field<&Connect::shared>("shared", "as the daemon sees it, for a user's wrapper").or_default(),
 };
@@ -100,6 +98,7 @@ constexpr Field connected_fields[] = {
     field<&Connected::rank>("rank", "whose").or_default(),
     field<&Connected::shared>("shared", "memory with other ranks").or_default(),
     field<&Connected::memory>("memory", "live: of the rank's own").in("bytes"),
+    field<&Connected::not_live>("not_live", "why it goes by stop, asked to go live").or_default(),
 };
 
 constexpr Field converged_fields[] = {

@@ -125,7 +125,6 @@ struct Prepare {
     std::vector<SharedPart> shared = {};  // what this one of them has
     std::string secret = {};              // for the wrapper of a move
     std::string interfaces = {};          // to the wrapper: where it listens; empty: at all
-    bool live = false;                    // the rank runs while its memory comes
     static const schema::Record table;
 };
 
@@ -147,9 +146,10 @@ struct Connect {
     std::string host;
     uint16_t port = 0;
     std::string token;
-    std::string secret = {};              // for the wrapper
-    bool live = false;                    // as of Prepare
-    uint64_t live_from = 0;               // bytes of memory; a smaller one is to go by stop
+    std::string secret = {};  // for the wrapper
+    bool live = false;        // the rank runs while its memory goes
+    // By stop all the same if it has less memory (bytes), or cannot be live here.
+    std::optional<uint64_t> live_from = {};
     std::vector<SharedPart> shared = {};  // to a user's wrapper, which sees no other rank's
     static const schema::Record table;
 };
@@ -159,6 +159,7 @@ struct Connected {
     uint32_t rank = 0;  // between daemons
     std::vector<SharedPart> shared = {};
     std::optional<uint64_t> memory = {};  // live: bytes of its own
+    std::string not_live = {};            // why it goes by stop, if it was to be live
     static const schema::Record table;
 };
 

@@ -84,24 +84,19 @@ Outgoing ConnectedSource::ready(uint64_t seq) const {
     return Ready{seq, rank_, host_, static_cast<uint16_t>(listener_->port()), listener_->token()};
 }
 
-Result<core::Resource*> GhostSource::link(Worker&) {
-    return make_error(Code::internal, "move here live", {}, "nobody connects");
-}
-
 Result<core::Resource*> ConnectedSource::link(Worker& worker) {
     auto source = listener_->accept(accept_ms);
     if (!source) return source.error();
     source_ = std::move(*source);
     worker.uses(source_->fd());
     GHOST_TRY(fault::pass(fault::Point::wrapper_imports, [this] { source_->interrupt(); }));
-    GHOST_TRY(core::answer_source(*source_));
-    return source_.get();
+    const auto live = core::answer_source(*source_);
+    GHOST_TRY(live);
+    return *live ? source_.get() : nullptr;
 }
 
-Result<core::Importer> ConnectedSource::open(Worker& worker) {
-    auto source = link(worker);
-    if (!source) return source.error();
-    return core::Importer::open(**source);
+Result<core::Importer> ConnectedSource::open(Worker&) {
+    return core::Importer::open(*source_);
 }
 
 // Whoever shares any memory with the rank shares it all with it, as far as where they are goes.

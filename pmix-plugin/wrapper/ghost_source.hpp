@@ -21,7 +21,7 @@
 
 namespace ghost::plugin {
 
-// Of one import. begin() and fd() are the main thread's, open() the worker's.
+// Of one import. begin() and fd() are the main thread's, link() and open() the worker's.
 class GhostSource {
   public:
     virtual ~GhostSource() = default;
@@ -36,10 +36,11 @@ class GhostSource {
     // Of one that is there: all that can be known to be missing before anything is changed. On the
     // worker, before open().
     virtual Status look(Worker&) { return {}; }
+    // Takes it in, on the worker. If it comes live, what it comes over, which must outlive the
+    // import; else null, and open() follows.
+    virtual Result<core::Resource*> link(Worker&) { return nullptr; }
     // The ghost, with its parents; everything else is as it wants it. It must outlive the importer.
     virtual Result<core::Importer> open(Worker& worker) = 0;
-    // The same of one that comes live: where from. It must outlive the import.
-    virtual Result<core::Resource*> link(Worker& worker);
 };
 
 // The source's wrapper connects.
@@ -53,8 +54,8 @@ class ConnectedSource : public GhostSource {
     bool comes_later() const override { return true; }
     Outgoing ready(uint64_t seq) const override;
     int fd() const override { return listener_ ? listener_->fd() : -1; }
-    Result<core::Importer> open(Worker& worker) override;
     Result<core::Resource*> link(Worker& worker) override;
+    Result<core::Importer> open(Worker& worker) override;
 
   private:
     uint32_t rank_;

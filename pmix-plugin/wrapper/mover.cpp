@@ -84,14 +84,16 @@ void Mover::connect(const Connect& where) {
         return parts_.fail(seq_, Stage::connect, made.error().message());
     }
     if (!change(S::connecting)) return;
-    live_ = where.live;
+    live_ = false;
     turns_.reset();
     worker_.start([this, where, request = request()]() mutable -> Outgoing {
         const auto failed = [&](const Error& error) {
             return parts_.who.failed(where.seq, Stage::connect, error.message());
         };
-        if (Status worth = where.live ? weigh(where.live_from) : Status(); !worth)
-            return parts_.who.failed(where.seq, Stage::live, worth.error().why);
+        const Status worth = where.live ? weigh(where) : Status();
+        if (!worth && !where.live_from)
+            return parts_.who.failed(where.seq, Stage::live, worth.error().message());
+        const bool live = where.live && worth;
         if (before_) huge_ = before_();
         if (Status fine = look_at_shared(where.shared); !fine) {
             if (fine.error().code != Code::refused) return failed(fine.error());
@@ -105,19 +107,22 @@ void Mover::connect(const Connect& where) {
         if (!target) return failed(target.error());
         Status warm = core::warm_up(request.criu);
         if (!warm) return failed(warm.error());
-        if (Status fine = ask(**target, request); !fine) {
+        if (Status fine = ask(**target, request, live); !fine) {
             if (fine.error().code != Code::refused) return failed(fine.error());
             return parts_.who.failed(where.seq, Stage::target, fine.error().why);
         }
         if (Status fine = fault::pass(P::wrapper_connects, [&] { (*target)->interrupt(); }); !fine)
             return failed(fine.error());
         target_ = std::move(*target);  // the loop looks at these after finish()
-        if (where.live) return export_live(where, request);
+        if (live) return export_live(where, request);
         auto ahead = core::prepare_export(request);
         if (!ahead) return failed(ahead.error());
         ahead_.emplace(std::move(*ahead));
         externals_ = request.externals;
-        return Connected{where.seq, parts_.who.rank, sharing_.parts, {}};
+        return Connected{.seq = where.seq,
+                         .rank = parts_.who.rank,
+                         .shared = sharing_.parts,
+                         .not_live = worth ? std::string() : worth.error().message()};
     });
 }
 
@@ -133,12 +138,12 @@ Status Mover::look_at_shared(const std::vector<SharedPart>& seen) {
 
 // On the worker, while the rank runs: what is only known where it goes. A file that it has open for
 // a moment is none that it needs there.
-Status Mover::ask(core::NetworkResource& target, const core::ExportRequest& request) {
+Status Mover::ask(core::NetworkResource& target, const core::ExportRequest& request, bool live) {
     for (core::Looks looks(request.root, core::Ghosts::move, true);;) {
         GHOST_TRY(looks.look());
         told_ = looks.lasting();
         worker_.uses(target.fd());
-        Status answer = core::ask_target(target, told_);
+        Status answer = core::ask_target(target, told_, live);
         worker_.uses(-1);
         if (answer.ok() || answer.error().code != Code::refused || !looks.may_look()) return answer;
     }
@@ -218,10 +223,12 @@ Outgoing Mover::export_tree(const Export& order, RankMetadata metadata,
                     .pages_us = stats->pages_us};
 }
 
-// On the worker. Of a small one a single stop is as quick as two (note 033).
-Status Mover::weigh(uint64_t least) {
+// On the worker: whether it can be live here, and is worth it. Of a small one a single stop is as
+// quick as two (note 033).
+Status Mover::weigh(const Connect& where) {
+    const uint64_t least = where.live_from.value_or(0);
     memory_ = core::memory_of_tree(parts_.root);
-    if (memory_ >= least) return {};
+    if (memory_ >= least) return core::check_live_here({parts_.who.criu, folder_.path()});
     return because(Code::refused,
                    fmt::format("it has {:.1f} MiB of memory, and is live from {:.1f} MiB on "
                                "(ghost_migrate_live_from)",
@@ -310,6 +317,7 @@ void Mover::worker_done() {
 void Mover::heard(const Outgoing& said) {
     if (std::holds_alternative<Connected>(said)) {
         if (state_ != S::connecting || !change(S::connected)) return;
+        live_ = true;  // of one by stop it is the last word
     } else if (std::holds_alternative<Sketched>(said)) {
         if (state_ != S::exporting || !change(S::copying)) return;
         if (std::exchange(carried_, false)) parts_.stdio.uncarry();

@@ -86,12 +86,12 @@ class Mover {
   private:
     bool may(MoveState next) const { return move_states.allows(state_, next); }
     void connect(const Connect& where);
-    Status ask(core::NetworkResource& target, const core::ExportRequest& request);
+    Status ask(core::NetworkResource& target, const core::ExportRequest& request, bool live);
     Status look_at_shared(const std::vector<SharedPart>& seen);
     core::ExportRequest request() const;
     void start_export(const Export& order);
     Outgoing export_tree(const Export& order, RankMetadata metadata, core::ExportRequest request);
-    Status weigh(uint64_t least);
+    Status weigh(const Connect& where);
     Status exported() const;
     Outgoing export_live(const Connect& where, const core::ExportRequest& request);
     Outgoing live_failed(uint64_t seq, const Error& error) const;
@@ -121,10 +121,10 @@ class Mover {
     std::shared_ptr<core::LiveTracking> tracking_;  // of one that is exported
     core::TreeFacts told_;                          // what the target has answered
     std::vector<core::FileLock> given_;             // by an export, to what was made of it
-    bool live_ = false;
-    uint64_t memory_ = 0;                         // of the rank, when a live one began
-    std::optional<Connect> waiting_;              // to be done when the worker is free
-    std::optional<schema::Received> last_order_;  // Resume or Cancel while the worker was busy
+    bool live_ = false;                             // the one that is connected
+    uint64_t memory_ = 0;                           // of the rank, when a live one began
+    std::optional<Connect> waiting_;                // to be done when the worker is free
+    std::optional<schema::Received> last_order_;    // Resume or Cancel while the worker was busy
     bool carried_ = false;
     std::optional<core::RealtimePriority> realtime_;  // as long as there is a move
 };

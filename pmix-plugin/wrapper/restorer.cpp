@@ -191,7 +191,6 @@ void Restorer::import(const Import& order, std::vector<Fd> files) {
 void Restorer::prepare(const Prepare& order) {
     if (!may(S::warming)) return fail(Stage::prepare, "this wrapper has a move already");
     seq_ = order.seq;
-    live_ = order.live;
     Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), &guard_);
     if (!made) return fail(Stage::prepare, made.error().message());
     const auto proof = who_.proof(order.secret);
@@ -219,7 +218,11 @@ void Restorer::daemon_died() {
 void Restorer::begin_import() {
     if (!may(S::importing)) return fail(Stage::importing, "this ghost was not looked at");
     if (!change(S::importing)) return;
-    worker_.start([this] { return live_ ? import_live() : import_ghost(); });
+    worker_.start([this]() -> Outgoing {
+        auto live = source_->link(worker_);
+        if (!live) return import_failed(live.error());
+        return *live != nullptr ? import_live(**live) : import_ghost();
+    });
     on_progress_ = loop_.every(progress_us, [this] { tell_progress(); });
 }
 
@@ -231,10 +234,8 @@ Outgoing Restorer::import_failed(const Error& error) const {
 }
 
 // On the worker: the rank runs until its last stop, and takes no processor from others till then.
-Outgoing Restorer::import_live() {
+Outgoing Restorer::import_live(core::Resource& link) {
     schedule_ordinarily();
-    auto link = source_->link(worker_);
-    if (!link) return import_failed(link.error());
     std::optional<Stdio> stdio;
     core::LiveImportRequest request;
     request.criu = {who_.criu, folder_.path()};
@@ -252,7 +253,7 @@ Outgoing Restorer::import_live() {
     request.tells_root = [this](pid_t root) { guard_.watch(root); };
     request.progress = [this](uint64_t b, uint64_t t) { worker_.note(b, t); };
     request.gets_on = [this] { worker_.gets_on(); };
-    auto held = core::live_hold(request, **link);
+    auto held = core::live_hold(request, link);
     worker_.uses(-1);
     if (held) return hold(*held, *stdio);
     // The source's own reason, which may be here before it is heard from there.

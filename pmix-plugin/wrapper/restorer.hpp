@@ -82,7 +82,7 @@ class Restorer {
     void begin_import();
     void watch_held();
     Outgoing import_ghost();
-    Outgoing import_live();
+    Outgoing import_live(core::Resource& link);
     Outgoing import_failed(const Error& error) const;
     Outgoing hold(const core::HeldTree& held, Stdio& stdio);
     bool wait_for_the_end();
@@ -102,7 +102,6 @@ class Restorer {
     std::string why_;                   // it failed
     std::map<std::string, Fd> shared_;  // by what they take the place of; before the import
     uint64_t seq_ = 0;
-    bool live_ = false;
     core::WorkFolder folder_;
     std::unique_ptr<GhostSource> source_;  // the worker's while it imports
     // Made by the worker, the loop's when it has ended.

@@ -110,6 +110,25 @@ TEST_F(LiveMoves, WhatCannotGoLiveIsRefusedOrMovesByStop) {
     expect_clean_end(*job, "holder: ");
 }
 
+// What the wrapper finds before anything is sent: the move goes on by stop.
+TEST_F(LiveMoves, WhereWritesCannotBeTrackedRanksMoveByStop) {
+    const std::string older = program("../process/.libs/older_kernel.so");
+    Words words{"-x", "LD_PRELOAD=" + older, "-x", "CRIU_FAULT=135"};
+    for (const std::string& word : endless("pattern")) words.push_back(word);
+    auto job = two_ranks(words);
+    ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
+    const Move refused = migrate(*job, 1, "gn3");
+    EXPECT_EQ(refused.status, 1) << refused.err;
+    EXPECT_NE(refused.err.find("it cannot move live: "), std::string::npos) << refused.err;
+    const Move stopped = migrate(*job, 1, "gn3", {"--mode", "auto"});
+    EXPECT_EQ(stopped.status, 0) << stopped.err;
+    EXPECT_EQ(stopped.result.value("mode", ""), "stop") << stopped.result.dump();
+    EXPECT_TRUE(stopped.result.value("moved", false)) << stopped.result.dump();
+    EXPECT_NE(stopped.result.value("not_live", "").find("track writes"), std::string::npos);
+    ASSERT_TRUE(job->wait_for_more("round ", 2)) << job->mpirun().err();
+    expect_clean_end(*job, "pattern:");
+}
+
 // What all processes of a name have on all nodes.
 struct Standing {
     long processes = 0, memory_kib = 0, descriptors = 0, threads = 0;

@@ -179,6 +179,37 @@ TEST(LiveMove, ModeIsTheRequestsElseTheJobsElseChosen) {
     }
 }
 
+// What the source finds before it sends anything goes on by stop with the target that is ready.
+TEST(LiveMove, WhatGoesByStopPreparesItsTargetOnce) {
+    for (const bool untracked : {false, true}) {
+        for (const std::string mode : {"stop", "auto", "live"}) {
+            SCOPED_TRACE(mode + (untracked ? " untracked" : " small"));
+            Cluster c(9, 3, {0, 1});
+            c.chance.memory = untracked ? 1 << 30 : 1 << 20;
+            c.chance.untracked = untracked;
+            Client& user = c.client();
+            std::vector<std::string> phases;
+            user.on_phase = [&](const std::string& phase) {
+                if (phases.empty() || phases.back() != phase) phases.push_back(phase);
+            };
+            user.ask(migrate({1}, "gn2", mode));
+            ASSERT_TRUE(c.run(9 * second, [&] { return !user.results.empty(); }));
+            const Json& r = user.results[0];
+            const bool refused = untracked && mode == "live";
+            EXPECT_EQ(r["exit"], refused ? 1 : 0) << r;
+            EXPECT_EQ(r["result"][0]["moved"], !refused) << r;
+            EXPECT_EQ(c.node_of(1), refused ? 1u : 2u);
+            EXPECT_EQ(c.restores, 1);
+            if (mode != "live") {
+                EXPECT_EQ(r["result"][0]["mode"], "stop");
+                EXPECT_EQ(r["result"][0].contains("not_live"), mode == "auto") << r;
+                EXPECT_EQ(phases, phases_of(0));
+            }
+            expect_sound(c);
+        }
+    }
+}
+
 TEST(LiveMove, NoRankIsSmallIfTheJobSaysSo) {
     Cluster c(8, 3, {0, 1}, 0, {}, {{"ghost_migrate_live_from", "0"}});
     c.chance.memory = 0;

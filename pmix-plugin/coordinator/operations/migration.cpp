@@ -112,7 +112,7 @@ struct Line {
     bool stops_instead(const std::vector<Move>& moves) {
         if (mode() != "live" || !chooses()) return false;
         for (const Move& move : moves) {
-            if (move.harmed || move.ended || move.not_live.empty()) continue;
+            if (move.mode == "stop" || move.harmed || move.ended || move.not_live.empty()) continue;
             not_live = move.not_live;
             return true;
         }

@@ -70,10 +70,8 @@ void MoveOperation::prepare() {
     data_.epoch = job_.epochs.reserve(seq());
     data_.ping = job_.liveness.ping_now();
     if (!change(S::preparing) || !passes(P::coordinator_prepares)) return;
-    Prepare order{seq(),      data_.epoch,  data_.rank,
-                  data_.from, unit_.number, unit_.ranks[data_.rank]};
-    order.live = is_live();
-    job_.adapter.tell(data_.to, order);
+    job_.adapter.tell(data_.to, Prepare{seq(), data_.epoch, data_.rank, data_.from, unit_.number,
+                                        unit_.ranks[data_.rank]});
 }
 
 void MoveOperation::on_ready(const Ready& m) {
@@ -96,6 +94,10 @@ void MoveOperation::on_connected(const Connected& m) {
     data_.connected = true;
     data_.shared = m.shared;
     if (order_.chosen && is_live()) data_.memory = m.memory;
+    if (!m.not_live.empty()) {
+        data_.mode = "stop";
+        data_.not_live = m.not_live;
+    }
     if (!unit_.all([](const MoveOperation* one) { return one->data_.connected; })) return;
     look_at_sharers();
     if (!unit_.found.empty()) return abort(why_not_alone());

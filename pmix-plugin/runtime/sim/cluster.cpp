@@ -160,6 +160,7 @@ Result<RuntimeAdapter::Spawned> Daemon::spawn_restore(RankId rank,
     w->control = std::move(pair->second);
     w->ended = std::move(ended);
     c_.wrappers_.push_back(w);
+    c_.restores++;
     c_.say(w, WrapperHello{.job = "4711",
                            .rank = rank,
                            .life = job_life,
@@ -520,7 +521,6 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
     switch (m.type<ToWrapper>()) {
         case ToWrapper::prepare:
             if (!w->restore) return restart_check(w);
-            w->live = m.as<Prepare>().live;
             return say(w, Ready{.seq = seq, .host = {}, .port = 1, .token = "x"});
         case ToWrapper::import:
             for (const Fd& file : fds) shared_files.insert(inode_of(file));

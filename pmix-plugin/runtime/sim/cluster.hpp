@@ -107,6 +107,7 @@ struct Chance {
     int sketches = 1;           // that a live move takes
     uint64_t memory = 1 << 30;  // of each rank
     int looks = 0;              // of 5 s each that a wrapper takes to prepare, without any bytes
+    bool untracked = false;     // nobody can know what a rank writes
     int64_t write_us = 0;       // how long a ghost is written beside the latency
     Start start = Start::runs;
     int64_t start_us = 300'000;  // that takes
@@ -278,7 +279,8 @@ class Cluster {
     int64_t now = 0;
     int holds = 0, releases = 0, settles = 0;
     int held = 0;
-    int cores = 0;  // of each node
+    int restores = 0;  // restore wrappers that moves have started
+    int cores = 0;     // of each node
     int votes = 0;
     bool job_aborted = false;
     bool job_broken = false;  // mpirun's own end: a daemon with ranks was lost
@@ -353,7 +355,7 @@ class Cluster {
     std::optional<RankId> sharer_runs() const;
     void expect_sharers_held(RankId rank);
     void hang_up(const std::shared_ptr<Wrapper>& w);
-    void ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq, bool live);
+    void ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq);
     void go(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void welcome(const std::shared_ptr<Tree>& t, const kernet::RankWelcome& m);
     void expect_thread(const std::optional<AgentThread>& agent);

@@ -5,14 +5,16 @@
 namespace ghost::plugin::sim {
 
 void Cluster::connect(const std::shared_ptr<Wrapper>& w, const Connect& m) {
-    w->live = m.live;
+    Connected answer{.seq = m.seq, .shared = shared_by(w->rank)};
+    if (m.live && chance.memory < m.live_from.value_or(0)) answer.not_live = "it is small";
+    if (m.live && chance.untracked) answer.not_live = "this kernel cannot";
+    if (!answer.not_live.empty() && !m.live_from)
+        return say(w, Failed{.seq = m.seq, .stage = Stage::live, .why = answer.not_live});
+    w->live = m.live && answer.not_live.empty();
     w->sketched = false;
     w->sketches = 0;
-    if (m.live && chance.memory < m.live_from)
-        return say(w, Failed{.seq = m.seq, .stage = Stage::live, .why = "it is small"});
     w->linked = m.seq;
-    Connected answer{.seq = m.seq, .shared = shared_by(w->rank)};
-    if (m.live) answer.memory = chance.memory;
+    if (w->live) answer.memory = chance.memory;
     say(w, answer);
 }
 
@@ -61,8 +63,8 @@ void Cluster::exported(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     later(nobody, [this, w, seq] {
         if (!w->alive || !w->tree->alive || w->exports != seq) return;
         say(w, Exported{.seq = seq, .bytes = 4096});
-        later(nobody, [this, rank = w->rank, epoch = w->tree->epoch, seq, live = w->live] {
-            ghost_arrives(rank, epoch, seq, live);
+        later(nobody, [this, rank = w->rank, epoch = w->tree->epoch, seq] {
+            ghost_arrives(rank, epoch, seq);
         });
     });
 }
@@ -100,10 +102,9 @@ void Cluster::hang_up(const std::shared_ptr<Wrapper>& w) {
     }
 }
 
-void Cluster::ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq, bool live) {
+void Cluster::ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq) {
     for (auto& b : wrappers_) {
         if (!b->restore || !b->alive || b->rank != rank || b->tree) continue;
-        if (b->live != live) violate("the two ends of a move are of different minds");
         if (b->told != shared_by(rank).size()) violate("a rank is to share, and not told what");
         b->tree = std::make_shared<Tree>();
         b->tree->rank = rank;
