@@ -2,6 +2,7 @@
 # A step that is already done is not done again, and one that fails says which, why, and what to do.
 # shellcheck shell=bash
 
+export CCACHE_SLOPPINESS=pch_defines,time_macros # or it keeps nothing that a precompiled header goes into
 steps_done=0
 step_started=$SECONDS
 step_name=
