@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "tests/net/on_lab.hpp"
+#include "tests/rounds.hpp"
 
 namespace {
 
@@ -89,7 +90,8 @@ TEST_F(Moves, RankThatNeverCallsMpi) {
 void Moves::moves_during(const std::string& meetings) {
     Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", endless(meetings, {"--file", path("rounds")}));
     ASSERT_TRUE(job.wait_for(meetings + ": round 16")) << job.mpirun().err();
-    for (int i = 0; i < 12; ++i) {
+    const auto count = ghost::test::rounds("GHOST_TEST_MOVES", 6, 12);
+    for (int i = 0; i < count; ++i) {
         const int rank = i % 3;
         const std::string here = job.node_of(rank);
         expect_moved(job, rank, here == "gn1" ? "gn2" : here == "gn2" ? "gn3" : "gn1");
@@ -527,7 +529,7 @@ TEST_F(Moves, MoveAfterRefusedMove) {
 
 // --- many ---
 
-TEST_F(Moves, FiftyMovesInARow) {
+TEST_F(Moves, ManyMovesInARow) {
     Job job(lab(), 3, "gn1:2,gn2:2,gn3:2", endless("pattern"));
     ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
     std::map<int, std::string> where;
@@ -537,7 +539,8 @@ TEST_F(Moves, FiftyMovesInARow) {
         for (const auto& [rank, here] : where) count += here == node ? 1 : 0;
         return count;
     };
-    for (int i = 0; i < 50; ++i) {
+    const auto count = static_cast<int>(ghost::test::rounds("GHOST_TEST_MOVES", 15, 50));
+    for (int i = 0; i < count; ++i) {
         const int rank = i % 3;
         // The next node with a free place.
         std::string target = where[rank];
@@ -576,7 +579,8 @@ void Moves::two_at_once(const std::string& name, const Words& options, const std
     const auto another = [](const std::string& node, int further) {
         return "gn" + std::to_string((node.back() - '1' + 1 + further) % 3 + 1);
     };
-    for (int i = 0; i < 12; ++i) {
+    const auto count = static_cast<int>(ghost::test::rounds("GHOST_TEST_MOVES", 6, 12));
+    for (int i = 0; i < count; ++i) {
         SCOPED_TRACE(i);
         const int one = i % 4, two = (one + 1 + i / 4) % 4;
         const auto to_one = another(job.node_of(one), i % 2), to_two = another(job.node_of(two), 0);
@@ -589,7 +593,7 @@ void Moves::two_at_once(const std::string& name, const Words& options, const std
         EXPECT_EQ(job.node_of(two), to_two);
         ASSERT_TRUE(job.wait_for_more(goes_on)) << job.mpirun().err();
     }
-    EXPECT_GE(overlaps(job.mpirun().err()), 6U) << job.mpirun().err();
+    EXPECT_GE(overlaps(job.mpirun().err()), static_cast<size_t>(count) / 2) << job.mpirun().err();
     expect_clean_end(job, name + ":");
 }
 
@@ -606,7 +610,8 @@ TEST_F(Moves, TwoRanksAtOnceDuringCallsOfSomeRanks) {
 // A rank that comes and goes all week: its daemon keeps no piece of input (8 KiB) each time.
 // libpmix's notion of a client that has left (1.7 KiB) it does keep.
 TEST_F(Moves, DaemonMemoryDoesNotGrow) {
-    constexpr int warm = 20, more = 60;  // half of them to gn3
+    const int warm = 10;
+    const auto more = static_cast<int>(ghost::test::rounds("GHOST_TEST_MOVES", 30, 60));  // half to gn3
     auto job = two_ranks(endless("pattern"));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
     const auto daemons = lab().pids("gn3", "orted");

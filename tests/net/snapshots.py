@@ -270,9 +270,10 @@ def case_one_to_four_nodes(folder):
 
 
 def case_restarts_of_restarts(folder):
-    job = Ledger(folder, steps=1100)
+    lives = 10 if "GHOST_TEST_LONG" in os.environ else 4
+    job = Ledger(folder, steps=500 + 60 * lives)
     places = ("gn3:2,gn4:2", "gn1:2,gn2:2", "gn2:4", "gn4:1,gn1:3")
-    for generation in range(10):
+    for generation in range(lives):
         job.reach(60 * (generation + 1))
         job.snapshot()
         job.kill()
