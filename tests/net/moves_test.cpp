@@ -611,7 +611,8 @@ TEST_F(Moves, TwoRanksAtOnceDuringCallsOfSomeRanks) {
 // libpmix's notion of a client that has left (1.7 KiB) it does keep.
 TEST_F(Moves, DaemonMemoryDoesNotGrow) {
     const int warm = 10;
-    const auto more = static_cast<int>(ghost::test::rounds("GHOST_TEST_MOVES", 30, 60));  // half to gn3
+    const auto more =
+        static_cast<int>(ghost::test::rounds("GHOST_TEST_MOVES", 30, 60));  // half to gn3
     auto job = two_ranks(endless("pattern"));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
     const auto daemons = lab().pids("gn3", "orted");
