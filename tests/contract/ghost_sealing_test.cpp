@@ -133,7 +133,7 @@ class Between {
 // What a rank's memory may look like to somebody who looks for it.
 std::string pattern(size_t size, char with) {
     std::string out;
-    while (out.size() < size) out += std::string("page of rank ") + with + " 0123456789 ";
+    while (out.size() < size) out.append("page of rank ").append(1, with).append(" 0123456789 ");
     out.resize(size);
     return out;
 }
