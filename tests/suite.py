@@ -14,6 +14,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
 USER = os.environ.get("GHOST_TEST_USER", "")  # whose the commands on nodes are; else root's
 UID = pwd.getpwnam(USER).pw_uid if USER else 0
+AT_LENGTH = os.environ.get("GHOST_TEST_LONG", "") not in ("", "0")
 # Counts in the file it is given, which it keeps open: an original that goes on and renames what its clone has open
 # would not let that come to life.
 TICKER = """

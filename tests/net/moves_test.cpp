@@ -610,7 +610,7 @@ TEST_F(Moves, TwoRanksAtOnceDuringCallsOfSomeRanks) {
 // A rank that comes and goes all week: its daemon keeps no piece of input (8 KiB) each time.
 // libpmix's notion of a client that has left (1.7 KiB) it does keep.
 TEST_F(Moves, DaemonMemoryDoesNotGrow) {
-    const int warm = 10;
+    const int warm = ghost::test::at_length() ? 20 : 10;
     const auto more =
         static_cast<int>(ghost::test::rounds("GHOST_TEST_MOVES", 30, 60));  // half to gn3
     auto job = two_ranks(endless("pattern"));

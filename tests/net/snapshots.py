@@ -27,7 +27,7 @@ LIMIT = 90
 lab = suite.Lab(len(NODES))
 on = functools.partial(lab.on, limit=LIMIT)
 until = functools.partial(suite.until, limit=LIMIT)
-KILLS = int(os.environ.get("GHOST_TEST_KILLS", "30" if "GHOST_TEST_LONG" in os.environ else "3"))
+KILLS = int(os.environ.get("GHOST_TEST_KILLS", "30" if suite.AT_LENGTH else "3"))
 # What belongs to a job on a node.
 OURS = r"mpirun|orted|ghost-wrapper|ghost-init|ledger|criu|ghost restart|ghost checkpoint|bin/lmp"
 
@@ -270,7 +270,7 @@ def case_one_to_four_nodes(folder):
 
 
 def case_restarts_of_restarts(folder):
-    lives = 10 if "GHOST_TEST_LONG" in os.environ else 4
+    lives = 10 if suite.AT_LENGTH else 4
     job = Ledger(folder, steps=500 + 60 * lives)
     places = ("gn3:2,gn4:2", "gn1:2,gn2:2", "gn2:4", "gn4:1,gn1:3")
     for generation in range(lives):

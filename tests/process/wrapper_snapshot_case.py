@@ -9,11 +9,11 @@ import subprocess
 import sys
 import tempfile
 
-from suite import alive, until
+from suite import AT_LENGTH, alive, until
 from wrapper_agent import Rank, WrapperCase
 
 WRAPPER, PROBE, MANIFEST, CRIU = (sys.argv + [""] * 4)[1:5]
-TRIALS = int(os.environ.get("GHOST_TEST_TRIALS", "60" if "GHOST_TEST_LONG" in os.environ else "6"))
+TRIALS = int(os.environ.get("GHOST_TEST_TRIALS", "60" if AT_LENGTH else "6"))
 AGENT = {"pid": 1000, "tid": 1000}  # the probe's main thread stands in for the rank's agent
 
 
