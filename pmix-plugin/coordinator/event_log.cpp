@@ -47,9 +47,7 @@ Event of_move(EventKind kind, const Move& m) {
 std::optional<EventKind> end_of(const Move& m) {
     if (m.moved) return EventKind::move;
     if (m.state == MoveState::done) return std::nullopt;
-    const bool by_stop = m.chosen && m.mode == "live" && !m.not_live.empty() && !m.harmed &&
-                         !m.ended && m.state == MoveState::failed;
-    return by_stop ? EventKind::not_live : EventKind::no_move;
+    return m.stops_instead() ? EventKind::not_live : EventKind::no_move;
 }
 
 }  // namespace

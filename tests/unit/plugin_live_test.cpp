@@ -87,7 +87,7 @@ TEST(LiveMove, WhatCannotGoLiveIsRefusedOrStopped) {
     for (const std::string mode : {"live", "auto"}) {
         SCOPED_TRACE(mode);
         Cluster c(3, 3, {0, 1});
-        c.chance.fail_stage = Stage::live;
+        c.chance.fail_live = Stage::live;
         c.chance.fail_ranks = {1};
         Client& user = c.client();
         user.ask(migrate({1}, "gn2", mode));
@@ -112,10 +112,49 @@ TEST(LiveMove, WhatCannotGoLiveIsRefusedOrStopped) {
     }
 }
 
+// Whatever ends it on its way, by auto it is tried by stop.
+TEST(LiveMove, WhatFailsOnItsWayMovesByStop) {
+    for (const auto stage : {Stage::exporting, Stage::importing}) {
+        for (const std::string mode : {"live", "auto"}) {
+            SCOPED_TRACE(mode);
+            Cluster c(10, 3, {0, 1});
+            c.chance.fail_live = stage;
+            c.chance.fail_ranks = {1};
+            Client& user = c.client();
+            user.ask(migrate({1}, "gn2", mode));
+            ASSERT_TRUE(c.run(9 * second, [&] { return !user.results.empty(); }));
+            const Json& r = user.results[0];
+            const Json& row = r["result"][0];
+            EXPECT_EQ(r["exit"], mode == "auto" ? 0 : 1) << r;
+            EXPECT_EQ(row["mode"], mode == "auto" ? "stop" : "live") << r;
+            EXPECT_EQ(row.contains("not_live"), mode == "auto") << r;
+            EXPECT_EQ(c.node_of(1), mode == "auto" ? 2u : 1u);
+            EXPECT_TRUE(c.rank_attached(1));
+            expect_sound(c);
+        }
+    }
+}
+
+// What goes wrong by stop too is said, and the rank goes on.
+TEST(LiveMove, WhatFailsBothWaysIsRefused) {
+    Cluster c(11, 3, {0, 1});
+    c.chance.fail_stage = Stage::exporting;
+    c.chance.fail_ranks = {1};
+    Client& user = c.client();
+    user.ask(migrate({1}, "gn2", "auto"));
+    ASSERT_TRUE(c.run(9 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 1) << user.results[0];
+    EXPECT_EQ(user.results[0]["result"].size(), 1u) << user.results[0];
+    EXPECT_EQ(c.restores, 2);
+    EXPECT_EQ(c.node_of(1), 1u);
+    EXPECT_TRUE(c.rank_attached(1));
+    expect_sound(c);
+}
+
 // Each rank is tried live, whatever the one before it was.
 TEST(LiveMove, EachRankOfAListIsTriedLive) {
     Cluster c(4, 3, {0, 1, 1, 1});
-    c.chance.fail_stage = Stage::live;
+    c.chance.fail_live = Stage::live;
     c.chance.fail_ranks = {2};
     Client& user = c.client();
     user.ask(migrate({1, 2, 3}, "gn2", "auto"));
@@ -272,6 +311,16 @@ INSTANTIATE_TEST_SUITE_P(All, LiveFaults,
                                     move_fault_names[std::get<1>(info.param)];
                          });
 
+// By auto it is small, or live, or becomes one by stop on its way.
+std::string mode_of(Cluster& c, std::mt19937_64& random) {
+    if (random() % 2 == 0) return "live";
+    if (random() % 3 == 0) c.chance.memory = 1 << 20;
+    constexpr Stage ways[] = {Stage::live, Stage::exporting, Stage::importing};
+    if (const auto way = random() % 4; way < 3) c.chance.fail_live = ways[way];
+    c.chance.fail_ranks = {1};
+    return "auto";
+}
+
 TEST(RandomLiveMoves, Interleavings) {
     for (uint64_t seed = 1, seeds = seeds_of(400); seed <= seeds; ++seed) {
         std::mt19937_64 random(seed);
@@ -282,7 +331,7 @@ TEST(RandomLiveMoves, Interleavings) {
         c.chance.fence_percent = static_cast<int>(random() % 40);
         c.chance.sketches = 1 + static_cast<int>(random() % 2);
         Client& user = c.client();
-        user.ask(migrate({1}, "gn2", "live"));
+        user.ask(migrate({1}, "gn2", mode_of(c, random)));
         c.daemon(0).after(static_cast<int64_t>(random() % 40'000), [&] { inject(c, user, fault); });
         c.run(90 * second, [&] { return !user.results.empty(); });
         c.run(60 * second);

@@ -110,13 +110,10 @@ struct Line {
 
     // Nothing was done to those that cannot move live.
     bool stops_instead(const std::vector<Move>& moves) {
-        if (mode() != "live" || !chooses()) return false;
-        for (const Move& move : moves) {
-            if (move.mode == "stop" || move.harmed || move.ended || move.not_live.empty()) continue;
-            not_live = move.not_live;
-            return true;
-        }
-        return false;
+        const auto found = std::ranges::find_if(moves, &Move::stops_instead);
+        if (found == moves.end()) return false;
+        not_live = found->not_live;
+        return true;
     }
 
     void end() {

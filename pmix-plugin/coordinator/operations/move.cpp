@@ -289,10 +289,19 @@ void MoveOperation::note_end(const Failed& m) {
     if (m.stage == Stage::wrapper) data_.end = m.why + ", and the rank has ended";
 }
 
+// What cannot go live may move by stop; B may have heard it from A. By auto so may what went wrong
+// on its way, unless something else was wrong before.
+void MoveOperation::look_for_stop(const Failed& m) {
+    if (is_decided()) return;
+    const bool tried = order_.chosen && is_live() && data_.state != S::aborting;
+    const bool on_its_way = m.stage == Stage::exporting || m.stage == Stage::importing;
+    if (m.stage == Stage::live || (tried && on_its_way)) data_.not_live = m.why;
+}
+
 void MoveOperation::on_failed(NodeId from, const Failed& m) {
     if (m.stage == Stage::standstill) return on_standstill(from, m.why);
     if (from == data_.from) note_end(m);
-    if (m.stage == Stage::live) data_.not_live = m.why;  // B has heard it from A
+    look_for_stop(m);
     const std::string whole = what_failed(from, m);
     switch (data_.state) {
         case S::aborting:

@@ -95,6 +95,11 @@ struct Move {
     bool ended = false;   // the rank has, while it was tried
     std::string end;      // how that is told
     std::string why;      // of a failure
+
+    // It did not move live, and is tried by stop: nothing was done to it, and it is known to run.
+    bool stops_instead() const {
+        return chosen && mode == "live" && !not_live.empty() && !harmed && !ended && !unconfirmed;
+    }
 };
 
 class MoveOperation;
@@ -185,6 +190,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void all_switched();
     void note_end(const Failed& m);
     void look_for_end();
+    void look_for_stop(const Failed& m);
     void on_failed(NodeId from, const Failed& m);
     std::string what_failed(NodeId from, const Failed& m) const;
     void on_standstill(NodeId from, const std::string& why);

@@ -104,11 +104,12 @@ struct Chance {
     // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import, export.
     std::optional<Stage> fail_stage;
     std::set<RankId> fail_ranks{0};
-    int sketches = 1;           // that a live move takes
-    uint64_t memory = 1 << 30;  // of each rank
-    int looks = 0;              // of 5 s each that a wrapper takes to prepare, without any bytes
-    bool untracked = false;     // nobody can know what a rank writes
-    int64_t write_us = 0;       // how long a ghost is written beside the latency
+    std::optional<Stage> fail_live;  // the same of the skeleton of a live move
+    int sketches = 1;                // that a live move takes
+    uint64_t memory = 1 << 30;       // of each rank
+    int looks = 0;           // of 5 s each that a wrapper takes to prepare, without any bytes
+    bool untracked = false;  // nobody can know what a rank writes
+    int64_t write_us = 0;    // how long a ghost is written beside the latency
     Start start = Start::runs;
     int64_t start_us = 300'000;  // that takes
     bool incremental = false;    // wrappers can do it: the parent is the last complete snapshot

@@ -20,8 +20,8 @@ void Cluster::connect(const std::shared_ptr<Wrapper>& w, const Connect& m) {
 
 // A live move: the skeleton is taken while the rank is quiet, and it need be no longer.
 void Cluster::sketch(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
-    if (chance.fail_stage == Stage::live && chance.fail_ranks.contains(w->rank))
-        return say(w, Failed{.seq = seq, .stage = Stage::live, .why = "it has a timer"});
+    if (chance.fail_live && chance.fail_ranks.contains(w->rank))
+        return say(w, Failed{.seq = seq, .stage = *chance.fail_live, .why = "it has a timer"});
     w->sketched = true;
     say(w, Sketched{seq});
 }
