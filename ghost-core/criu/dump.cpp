@@ -397,6 +397,7 @@ Status TreeDump::Dumper::tell_guards() {
 Status TreeDump::Dumper::release_if_complete() {
     if (point_ != Point::complete || !hook_->ended()) return {};
     if (request_.before_release) GHOST_TRY(request_.before_release());
+    GHOST_TRY(stopped_tree_->program_lives());
     const int64_t now = monotonic_us();
     result_.times.hooks = now - std::exchange(mark_, now);
     point_ = Point::releasing;
@@ -678,6 +679,7 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
     // A criu that does not take part waits for nobody.
     if (status.ok() && !hook_->ended()) status = hook_->take();
     if (status.ok() && !controlled_ && request_.before_release) status = request_.before_release();
+    if (status.ok() && !controlled_) status = stopped_tree_->program_lives();
     if (status.ok()) status = name_pages();
     if (status.ok() && !controlled_ && request_.leave_running) status = resume_tree(request_.root);
     if (result_.times.frozen == 0) result_.times.frozen = monotonic_us() - begin;

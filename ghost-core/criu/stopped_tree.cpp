@@ -469,6 +469,18 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us, Note which) 
     return out;
 }
 
+Status StoppedTree::program_lives() const {
+    const bool has_program = tasks_.size() > 1 && tasks_.front().name == "ghost-init";
+    const size_t looked_at = has_program ? 2 : 1;  // the init, and its oldest child
+    for (size_t i = 0; i < looked_at; ++i) {
+        const auto status = read_status(fmt::format("/proc/{}", tasks_.at(i).pid));
+        if (!status || status->state == 'Z' || status->state == 'X')
+            return make_error(Code::not_found, "freeze process", std::to_string(tasks_[i].pid),
+                              "it has been killed");
+    }
+    return {};
+}
+
 void StoppedTree::note_running(pid_t pid) {
     const auto tids = numbers_in(fmt::format("/proc/{}/task", pid));
     for (auto& one : placements_)

@@ -34,6 +34,10 @@ class StoppedTree {
     // After CRIU has ended in any way: every task is as stop() left it, and still stopped.
     Status repair();
 
+    // not_found: what its ghost-init has started has been killed, before or since. That ends as
+    // soon as it goes on, here or elsewhere: no ghost is to be made of it.
+    Status program_lives() const;
+
     // The frozen tree, as list_tree() gave it.
     const std::vector<Task>& tasks() const { return tasks_; }
     // How its threads were scheduled before, and for how long they still sleep.
