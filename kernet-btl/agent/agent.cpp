@@ -43,8 +43,6 @@ namespace schema = ghost::schema;
 
 namespace {
 
-// What a rank ends with when it has lost its server for good; stock Open MPI's status for that.
-constexpr int lost_status = 195;
 constexpr int64_t ms = 1000;
 // Long enough for every link to be up again.
 constexpr int64_t recommit_delay_us = 20 * ms;

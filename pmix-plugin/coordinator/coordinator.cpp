@@ -47,6 +47,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void message(NodeId from, const schema::Received& m);
     bool node_lost(NodeId node);
     std::string why_lost(NodeId node) const;
+    void rank_lost(RankId rank, int signal) const;
     void lost(NodeId node);
     bool hosts_ranks(NodeId node) const;
     void publish(const std::vector<kernet::Location>& locations);
@@ -186,6 +187,9 @@ Status Coordinator::Impl::start() {
     adapter_.on_rank_ended([weak](RankId rank, int status) {
         if (auto self = weak.lock(); self && self->running_) self->events_.rank_ended(rank, status);
     });
+    adapter_.on_rank_lost([weak](RankId rank, int signal) {
+        if (auto self = weak.lock(); self && self->running_) self->rank_lost(rank, signal);
+    });
     liveness_.start();
     take_signals();
     if (!policy_.restart.empty()) begin_restart();
@@ -279,18 +283,27 @@ std::string Coordinator::Impl::why_lost(NodeId node) const {
         if (info.running() && engine_.node_of(info.rank, info.node) == node)
             ranks.push_back(info.rank);
     const auto named = ranks.begin() + static_cast<long>(std::min(ranks.size(), most_named));
-    const SnapshotRun* last = snapshots_.last();
-    const std::string snapshot =
-        last != nullptr ? last->folder + "/" + last->name : policy_.restart;
     return fmt::format(
         "ghost: node {} is lost (switched off, cut off, or its daemon has ended), and {} {}{} with "
         "it: "
         "the job ends; {}",
         liveness_.name_of(node), ranks.size() == 1 ? "rank" : "ranks",
         fmt::join(ranks.begin(), named, ", "), named == ranks.end() ? "" : ", …",
-        snapshot.empty()
-            ? "it has no snapshot"
-            : fmt::format("`ghost restart {}` goes on from its newest snapshot", snapshot));
+        way_on_or_none(job_));
+}
+
+// Open MPI says that the job ends, and why, but not what to do.
+void Coordinator::Impl::rank_lost(RankId rank, int signal) const {
+    const std::string way = way_on(job_);
+    if (way.empty()) return;
+    const auto ranks = adapter_.ranks();
+    const auto info = std::ranges::find(ranks, rank, &RankInfo::rank);
+    const char* name = sigabbrev_np(signal);
+    const std::string how = signal == 0       ? "has given up"
+                            : name != nullptr ? fmt::format("was killed by SIG{}", name)
+                                              : fmt::format("was killed by signal {}", signal);
+    say(fmt::format("rank {} {}{}: {}", rank, how,
+                    info == ranks.end() ? "" : " on " + liveness_.name_of(info->node), way));
 }
 
 void Coordinator::Impl::lost(NodeId node) {

@@ -235,7 +235,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void listen_to_wrapper(RankId rank, ControlConnection& connection);
     std::shared_ptr<ControlConnection> open_wrapper(RankId rank, ControlSocket socket);
     void wrapper_closed(RankId rank, const ControlConnection* which);
-    void wrapper_exit_said(RankSlot& slot);
+    void wrapper_exit_said(RankSlot& slot, const Exit& m);
     bool wrapper_died(RankId rank, int status);
     bool adopt(RankSlot& slot);
     void watch_orphan(RankSlot& slot);

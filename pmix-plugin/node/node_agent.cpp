@@ -441,7 +441,7 @@ void NodeAgent::Impl::wrapper_message(RankSlot& s, const schema::Received& m,
             s.input_bytes = m.as<StdinTaken>().bytes;
             return;
         case FromWrapper::exit:
-            return wrapper_exit_said(s);
+            return wrapper_exit_said(s, m.as<Exit>());
         default:
             return answer(s, m);
     }

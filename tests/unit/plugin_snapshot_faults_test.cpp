@@ -3,6 +3,7 @@
 // late, thousands of random interleavings, and restarts that fail.
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <cstdlib>
 
 #include "tests/rounds.hpp"
@@ -260,6 +261,37 @@ TEST(Snapshots, WrapperThatGetsOnIsWaitedForThoughNoBytesCome) {
     EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
     EXPECT_GT(c.now, 100 * second);
     expect_sound(c);
+}
+
+// --- what is said when the job ends ---
+
+TEST(Snapshot, LostRankIsSaidWithTheNewestSnapshotIfThereIsOne) {
+    Cluster c(17, 3, {0, 1, 2});
+    c.killed_by(SIGKILL, 1);
+    EXPECT_TRUE(c.said.empty()) << c.said[0];
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    c.killed_by(SIGKILL, 1);
+    ASSERT_EQ(c.said.size(), 1u);
+    EXPECT_EQ(c.said[0], "rank 1 was killed by SIGKILL on gn1: `ghost restart " + c.folder() +
+                             "/4711-000001` goes on from the job's newest snapshot");
+}
+
+TEST(Snapshot, JobBegunFromOneIsSaidToHaveThatUntilItHasItsOwn) {
+    Cluster c(17, 3, {0, 1, 2});
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    const std::string from = c.folder() + "/4711-000001";
+    c.end_mpirun();
+    Cluster again(19, 3, {0, 1, 2}, 0, {}, {{"ghost_restart", from}});
+    again.said.clear();
+    again.killed_by(0, 2);
+    ASSERT_EQ(again.said.size(), 1u);
+    EXPECT_NE(again.said[0].find("rank 2 has given up on gn2: `ghost restart " + from + "` "),
+              std::string::npos)
+        << again.said[0];
 }
 
 // --- restarts that fail ---

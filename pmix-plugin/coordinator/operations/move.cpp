@@ -5,6 +5,7 @@
 
 #include "base/fault.hpp"
 #include "pmix-plugin/coordinator/operations/engine.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 
 namespace ghost::plugin {
 
@@ -345,8 +346,8 @@ void MoveOperation::on_aborted(const Aborted& m) {
     data_.ended |= m.ended;
     if (m.location) job_.publish({*m.location});
     if (m.unreported) {
-        const std::string told = fmt::format("ghost: rank {} was killed at {} while it moved",
-                                             data_.rank, data_.from_name);
+        const std::string told = fmt::format("ghost: rank {} was killed at {} while it moved; {}",
+                                             data_.rank, data_.from_name, way_on_or_none(job_));
         finish(S::failed);
         return job_.adapter.abort_job(1, told);
     }
@@ -525,8 +526,9 @@ void MoveOperation::break_unit() {
 void MoveOperation::lose(const std::string& why) {
     data_.harmed = true;
     data_.why = why;
-    const std::string told = fmt::format("ghost: rank {} is lost on its way from {} to {}: {}",
-                                         data_.rank, data_.from_name, data_.to_name, why);
+    const std::string told =
+        fmt::format("ghost: rank {} is lost on its way from {} to {}: {}; {}", data_.rank,
+                    data_.from_name, data_.to_name, why, way_on_or_none(job_));
     finish(S::failed);
     job_.adapter.abort_job(1, told);
 }

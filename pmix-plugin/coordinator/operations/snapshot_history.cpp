@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 
+#include <fmt/format.h>
 #include <utility>
 
 namespace ghost::plugin {
@@ -29,6 +30,19 @@ void SnapshotHistory::message(const schema::Received& m) {
 void SnapshotHistory::stop() {
     if (unconfirmed_) adapter_.cancel(unconfirmed_->again);
     unconfirmed_.reset();
+}
+
+std::string way_on(const Job& job) {
+    const SnapshotRun* last = job.snapshots.last();
+    const std::string newest =
+        last != nullptr ? last->folder + "/" + last->name : job.policy.restart;
+    if (newest.empty()) return {};
+    return fmt::format("`ghost restart {}` goes on from the job's newest snapshot", newest);
+}
+
+std::string way_on_or_none(const Job& job) {
+    const std::string way = way_on(job);
+    return way.empty() ? "it has no snapshot" : way;
 }
 
 }  // namespace ghost::plugin

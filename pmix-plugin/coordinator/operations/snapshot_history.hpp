@@ -58,4 +58,10 @@ class SnapshotHistory {
     std::optional<uint64_t> stopped_by_;
 };
 
+// For whoever reads that the job ends: the command that goes on from its newest snapshot; empty:
+// it has none.
+std::string way_on(const Job& job);
+// The same as the end of a message.
+std::string way_on_or_none(const Job& job);
+
 }  // namespace ghost::plugin

@@ -12,6 +12,10 @@
 
 namespace ghost::plugin {
 
+// What a rank ends with that has lost its server for good, in stock Open MPI and by its agent
+// (kernet::lost_status).
+inline constexpr int lost_server_status = 195;
+
 class Lifecycle {
   public:
     virtual ~Lifecycle() = default;
@@ -35,6 +39,9 @@ class Lifecycle {
     // A rank has ended as the program does, by itself, with this status. One that ended the job is
     // not told of.
     virtual void on_rank_ended(std::function<void(RankId rank, int status)> /*handler*/) {}
+    // A signal has ended this rank, or it gave up (0), and the job ends because of it. Called once
+    // at most.
+    virtual void on_rank_lost(std::function<void(RankId rank, int signal)> /*handler*/) {}
     // Ends the job with a message and an exit status, as mpirun would after a failure.
     virtual void abort_job(int status, const std::string& why) = 0;
     // Ends the job because that was asked for: `why` is printed as it is, nothing of a failure is.

@@ -44,6 +44,12 @@ int setup_fork(orte_job_t* job, orte_app_context_t* app) noexcept {
     return stock_setup_fork(job, app);
 }
 
+// ORTE counts a signal's number from 128 on (orte/mca/odls/base, wait_local_proc). 0: there was
+// none.
+int signal_of(int exit_code) {
+    return exit_code == lost_server_status ? 0 : exit_code - 128;
+}
+
 std::string describe_rank(RankId rank) {
     return fmt::format("rank {}", rank);
 }
@@ -121,12 +127,19 @@ void Orte4Adapter::rank_ended(RankId rank, const std::function<void()>& stock) {
     if (!known) report_ended(*ended);
 }
 
+// Of the first one only: the others end because the job does.
+void Orte4Adapter::rank_lost(RankId rank) {
+    const orte_proc_t* lost = rank_object(rank);
+    if (!lost || !ORTE_PROC_IS_HNP || !rank_loss_) return;
+    std::exchange(rank_loss_, nullptr)(rank, signal_of(lost->exit_code));
+}
+
 void Orte4Adapter::install_hooks() {
     constexpr int64_t retry_us = 10'000;
     const bool done = install_state_hooks(
         {[this](NodeId node) { return growth_.failed(node) || daemons_.failed(node); },
          [this](RankId rank) { watch_launched(rank); }, rank_ended,
-         [this] { growth_.routes_planned(); },
+         [this](RankId rank) { rank_lost(rank); }, [this] { growth_.routes_planned(); },
          [this](uint32_t jobid) { return growth_.daemons_ready(jobid); }});
     if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
     if (!ORTE_PROC_IS_HNP) return;
@@ -518,6 +531,10 @@ void Orte4Adapter::on_rank_ended(std::function<void(RankId, int)> handler) {
     rank_end_ = std::move(handler);
 }
 
+void Orte4Adapter::on_rank_lost(std::function<void(RankId, int)> handler) {
+    rank_loss_ = std::move(handler);
+}
+
 void Orte4Adapter::on_node_lost(std::function<bool(NodeId)> handler) {
     daemons_.on_lost(std::move(handler));
 }
@@ -556,7 +573,9 @@ void Orte4Adapter::leave_job() {
 // As errmgr's own abort() goes (orte/mca/errmgr/default_hnp), which says of whatever it is told
 // that it is an internal error of ORTE's.
 void Orte4Adapter::abort_job(int status, const std::string& why) {
-    if (std::exchange(orte_abnormal_term_ordered, true)) return;
+    if (orte_abnormal_term_ordered) return;
+    daemons_.keep_exit_status();  // not that of a lost daemon's launcher
+    orte_abnormal_term_ordered = true;
     fmt::print(stderr, "{}\n", why);
     ORTE_UPDATE_EXIT_STATUS(status);
     const auto quit = [] { orte_quit(0, 0, nullptr); };

@@ -105,6 +105,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     void give_up_start(NodeId node) override;
     void learn_node(const NewNode& node) override;
     void on_rank_ended(std::function<void(RankId rank, int status)> handler) override;
+    void on_rank_lost(std::function<void(RankId rank, int signal)> handler) override;
     void abort_job(int status, const std::string& why) override;
     void end_job(int status, const std::string& why) override;
     Status on_signal(int signum, std::function<void()> handler) override;
@@ -121,6 +122,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     void fetch_secret();
     void secret_is_doubtful(const std::string& why);
     static void rank_ended(RankId rank, const std::function<void()>& stock);
+    void rank_lost(RankId rank);
     void leave(RankId rank);
     void tell_of_late_call(const NamedCall& call, bool expected);
     Status join(RankId rank, NodeId from);
@@ -146,6 +148,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     std::map<RankId, Restore> restores_;
     std::function<bool(RankId, int)> wrapper_exit_;
     std::function<void(RankId, int)> rank_end_;
+    std::function<void(RankId, int)> rank_loss_;
 };
 
 }  // namespace ghost::plugin::orte41

@@ -34,8 +34,11 @@ class Daemons {
     // ORTE has planned its routes anew: those to daemons that are out of the job are taken out.
     void keep_out() const;
 
-  private:
+    // What an end of a launcher has made of mpirun's exit status is undone, while nothing else has
+    // failed.
     void keep_exit_status() const;
+
+  private:
     bool take_out(NodeId node);
     void has_ended(NodeId node);
 

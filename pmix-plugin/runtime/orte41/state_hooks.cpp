@@ -65,8 +65,23 @@ void daemon_state(int fd, short flags, void* data) noexcept {
     take_or_pass(hooks[0], fd, flags, data);
 }
 
+// Of a rank that a signal has ended, or that has given up; not with its job.
+bool is_lost_rank(const orte_state_caddy_t& caddy) {
+    const bool ends_anyway =
+        orte_abnormal_term_ordered || orte_job_term_ordered || orte_orteds_term_ordered;
+    if (caddy.name.jobid != app_jobid() || ends_anyway) return false;
+    const orte_proc_t* rank = rank_object(caddy.name.vpid);
+    return caddy.proc_state == ORTE_PROC_STATE_ABORTED_BY_SIG ||
+           (caddy.proc_state == ORTE_PROC_STATE_TERM_NON_ZERO && rank != nullptr &&
+            rank->exit_code == lost_server_status);
+}
+
 void error_state(int fd, short flags, void* data) noexcept {
-    take_or_pass(hooks[1], fd, flags, data);
+    const auto& caddy = *static_cast<orte_state_caddy_t*>(data);
+    const RankId rank = caddy.name.vpid;
+    const bool lost = is_lost_rank(caddy);
+    take_or_pass(hooks[1], fd, flags, data);  // releases the caddy
+    if (lost && handlers().rank_lost) handlers().rank_lost(rank);
 }
 
 void running_state(int fd, short flags, void* data) noexcept {

@@ -169,6 +169,7 @@ class Daemon : public RuntimeAdapter {
     Result<Spawned> adopt_wrapper(RankId rank, const std::vector<std::string>& argv,
                                   const std::vector<int>& stdio) override;
     void on_node_lost(std::function<bool(NodeId)> h) override { lost_ = std::move(h); }
+    void on_rank_lost(std::function<void(RankId, int)> h) override { killed_ = std::move(h); }
     void give_up_node(NodeId node) override;
     void dismiss_node(NodeId node, std::function<void()> gone) override;
     void leave_job() override;
@@ -185,6 +186,7 @@ class Daemon : public RuntimeAdapter {
     DaemonInbox inbox_{[] { return job_life; }};
     std::function<bool(RankId, int)> exit_;
     std::function<bool(NodeId)> lost_;
+    std::function<void(RankId, int)> killed_;
     std::map<WatchId, std::pair<int, std::function<void()>>> watches_;
     std::map<RankId, NodeId> where_;  // this daemon's bookkeeping
     mutable std::map<RankId, int> unread_;
@@ -262,6 +264,8 @@ class Cluster {
     // For every message from or to a wrapper or a rank.
     std::function<bool(const std::string& type)> lose_local;
     void signal(int signum);  // to mpirun
+    // The runtime ends the job for it.
+    void killed_by(int signum, RankId rank) { daemons_[0]->killed_(rank, signum); }
     // A PMIx_Job_control request; the answers are added to `answers`.
     void job_control(ControlOrder order, std::vector<std::string>& answers);
 
