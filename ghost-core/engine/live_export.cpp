@@ -391,6 +391,7 @@ Status Source::send_pages(LiveMember& member, const PageRuns& pages) {
             link_.send(LiveMessageType::pages, member.inner, runs.size(), 0,
                        {{runs.data(), runs.size() * sizeof(PageRun)}, {buffer_.data(), bytes}}));
         round_bytes_ += bytes;
+        if (request_.gets_on) request_.gets_on();
     }
     return {};
 }

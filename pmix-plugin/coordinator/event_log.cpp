@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "base/addresses.hpp"
 #include "pmix-plugin/coordinator/operations/continuation.hpp"
 #include "pmix-plugin/coordinator/operations/drain.hpp"
 #include "pmix-plugin/coordinator/operations/grow.hpp"
@@ -13,7 +14,6 @@
 #include "pmix-plugin/coordinator/operations/restart.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/events/files.hpp"
-#include "base/addresses.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin {

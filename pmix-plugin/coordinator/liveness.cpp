@@ -49,7 +49,10 @@ void Liveness::check(NodeId id, Node& node) {
 void Liveness::give_up(NodeId node, bool tell_adapter) {
     if (!gone_.insert(node).second) return;
     log::error("node {} cannot be reached and hosts no rank: given up", name_of(node));
-    if (tell_adapter) adapter_.give_up_node(node);
+    if (tell_adapter) {
+        adapter_.tell(node, AskLeave{});  // if it only stands still, it ends when it goes on
+        adapter_.give_up_node(node);
+    }
     given_up_(node);
 }
 

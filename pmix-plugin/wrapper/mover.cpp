@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <fmt/format.h>
+#include <limits>
 #include <utility>
 
 #include "base/fault.hpp"
@@ -252,6 +253,8 @@ Outgoing Mover::export_live(const Connect& where, const core::ExportRequest& pla
         return schema::to_json(RankMetadata{.stdio = turns_.stdio()});
     };
     request.leave_stopped = true;
+    // By auto what rounds cannot bring down is sent in the last stop: by stop all of it would be.
+    if (where.live_from) request.longest_us = std::numeric_limits<int64_t>::max();
     request.quiet = [&](int64_t wait_us) -> Result<bool> {
         const auto wish = turns_.wish();
         if (wish == LiveTurns::Wish::connected)

@@ -60,6 +60,12 @@ TEST_F(Control, ToolMovesRanksDrainsNodeAndSaves) {
     expect_refused(*job, {"ghost.migrate", "gn2", "7"}, "there is no rank 7");
     expect_refused(*job, {"ghost.migrate", "gn2"}, "a migration names at least one rank");
     expect_refused(*job, {"ghost.drain", "gn9"}, "gn9");
+    for (const char* act : {"ghost.migrate", "ghost.drain"}) {
+        const Finished no_text = ask({act, "PID", "1"});
+        EXPECT_EQ(no_text.status, 1) << no_text.out << no_text.err;
+        EXPECT_NE(no_text.out.find("BAD-PARAM"), std::string::npos) << no_text.out;
+    }
+    EXPECT_EQ(job->node_of(1), "gn3");
     expect_done({"ghost.drain", "gn3"});
     EXPECT_NE(job->node_of(1), "gn3");
     expect_goes_on(*job);

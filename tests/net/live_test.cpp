@@ -132,6 +132,23 @@ TEST_F(LiveMoves, WhereWritesCannotBeTrackedRanksMoveByStop) {
     expect_clean_end(*job, "pattern:");
 }
 
+// By auto it stands for what it writes meanwhile, at most for as long as by stop.
+TEST_F(LiveMoves, RankThatWritesFasterThanItsLinkMovesByAuto) {
+    auto job = two_ranks(endless("pattern"));
+    ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
+    lab().shape("gn3", "fast-ethernet");
+    const Move refused = migrate(*job, 1, "gn3");
+    EXPECT_EQ(refused.status, 1) << refused.err << refused.result.dump();
+    EXPECT_NE(refused.err.find("writes faster than can be copied"), std::string::npos)
+        << refused.err;
+    const Move moved = migrate(*job, 1, "gn3", {"--mode", "auto"});
+    EXPECT_EQ(moved.status, 0) << moved.err;
+    EXPECT_EQ(moved.result.value("mode", ""), "live") << moved.result.dump();
+    EXPECT_TRUE(moved.result.value("moved", false)) << moved.result.dump();
+    ASSERT_TRUE(job->wait_for_more("round ", 2)) << job->mpirun().err();
+    expect_clean_end(*job, "pattern:");
+}
+
 // What all processes of a name have on all nodes.
 struct Standing {
     long processes = 0, memory_kib = 0, descriptors = 0, threads = 0;

@@ -29,7 +29,12 @@ static int ask_for(const char* key, const char* value, char** ranks, int count_r
     pmix_info_t directive, *results = NULL;
     pmix_proc_t targets[16];
     size_t count = 0, asked = 0;
-    PMIX_INFO_LOAD(&directive, key, value, PMIX_STRING);
+    const pid_t pid = getpid(); /* a value that is no text */
+    if (0 == strcmp(value, "PID")) {
+        PMIX_INFO_LOAD(&directive, key, &pid, PMIX_PID);
+    } else {
+        PMIX_INFO_LOAD(&directive, key, value, PMIX_STRING);
+    }
     for (; asked < (size_t)count_ranks && asked < 16; ++asked) /* of the job that is there */
         PMIX_LOAD_PROCID(&targets[asked], "", (pmix_rank_t)atoi(ranks[asked]));
     const pmix_status_t rc = PMIx_Job_control(targets, asked, &directive, 1, &results, &count);

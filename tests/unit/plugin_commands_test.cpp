@@ -341,6 +341,18 @@ TEST(Drain, DaemonThatDiesInsteadOfLeavingHasLeft) {
     expect_sound(c);
 }
 
+// Not by a drain: one that only stands still reads it when it goes on.
+TEST(Drain, DaemonThatIsGivenUpIsToldToLeaveToo) {
+    Cluster c(19, 4, {0, 1});
+    c.lose = [](NodeId from, NodeId, const Json&) { return from == 3; };
+    Client& user = c.client();
+    const Json answer = done(c, user, migrate({1}, "gn2"));
+    EXPECT_EQ(answer["exit"], 0) << answer;
+    EXPECT_EQ(c.given_up, std::set<NodeId>{3});
+    EXPECT_TRUE(c.run(second, [&] { return c.dead.contains(3); }));
+    expect_sound(c);
+}
+
 TEST(Drain, DaemonThatDoesNotAnswerStays) {
     Cluster c(18, 3, {0, 1});
     Client& user = c.client();

@@ -285,9 +285,10 @@ std::string MoveOperation::what_failed(NodeId from, const Failed& m) const {
 // A rank that ends takes both ends of its move with it, and what they say of that may be heard
 // first.
 void MoveOperation::note_end(const Failed& m) {
-    if (m.stage == Stage::rank) data_.ended = true;
-    if (m.stage == Stage::rank) data_.end = m.why;
     if (m.stage == Stage::wrapper) data_.end = m.why + ", and the rank has ended";
+    if (m.stage != Stage::rank) return;
+    data_.ended = true;
+    data_.end = m.why;
 }
 
 // What cannot go live may move by stop; B may have heard it from A. By auto so may what went wrong

@@ -34,10 +34,10 @@ static const pmix_info_t* find(const pmix_info_t* list, size_t count, const char
     return NULL;
 }
 
+/* Of nothing an empty one; NULL: it is no text. */
 static const char* text_of(const pmix_info_t* info) {
-    return info && PMIX_STRING == info->value.type && info->value.data.string
-               ? info->value.data.string
-               : "";
+    if (!info) return "";
+    return PMIX_STRING == info->value.type ? info->value.data.string : NULL;
 }
 
 static const struct {
@@ -49,7 +49,7 @@ static const struct {
     {"ghost.drain", GHOST_CONTROL_DRAIN},
 };
 
-/* What these directives ask for; 0: nothing of ours. */
+/* What these directives ask for; 0: nothing of ours; negative: with a value that is no text. */
 static int read_directives(const pmix_info_t directives[], size_t ndirs,
                            ghost_job_control_t* asked) {
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; ++i) {
@@ -59,7 +59,7 @@ static int read_directives(const pmix_info_t directives[], size_t ndirs,
         asked->node = GHOST_CONTROL_CHECKPOINT == asked->act ? "" : text_of(found);
         asked->then = text_of(find(directives, ndirs, "ghost.then"));
         asked->mode = text_of(find(directives, ndirs, "ghost.mode"));
-        return 1;
+        return asked->node && asked->then && asked->mode ? 1 : -1;
     }
     return 0;
 }
@@ -102,7 +102,9 @@ static pmix_status_t control_job(const pmix_proc_t* requester, const pmix_proc_t
                                  size_t ntargets, const pmix_info_t directives[], size_t ndirs,
                                  pmix_info_cbfunc_t done, void* data) {
     ghost_job_control_t asked = {.space = requester->nspace, .rank = requester->rank, .of = ""};
-    if (!read_directives(directives, ndirs, &asked))
+    const int ours = read_directives(directives, ndirs, &asked);
+    if (ours < 0) return PMIX_ERR_BAD_PARAM;
+    if (0 == ours)
         return stock ? stock(requester, targets, ntargets, directives, ndirs, done, data)
                      : PMIX_ERR_NOT_SUPPORTED;
     /* a snapshot is of the whole job, a drain of a node */
