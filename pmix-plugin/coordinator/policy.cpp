@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/coordinator/policy.hpp"
 
-#include <climits>
 #include <filesystem>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -49,15 +48,6 @@ class Reader {
     const JobView& job_;
     std::vector<std::string>& wrong_;
 };
-
-Result<int> parse_count(const std::string& text) {
-    char* end = nullptr;
-    const long value = std::strtol(text.c_str(), &end, 10);
-    if (text.empty() || *end != 0 || value < 0 || value > INT_MAX) {
-        return make_error(Code::invalid, "understand the number", text);
-    }
-    return static_cast<int>(value);
-}
 
 Result<size_t> parse_at_once(const std::string& text) {
     if (text == "auto") return size_t{0};
@@ -114,6 +104,7 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     policy.mode = reader.one_of("ghost_migrate_mode", {"auto", "live", "stop"});
     policy.live_from = reader.value("ghost_migrate_live_from", parse_bytes);
     (void)reader.value("ghost_node_dead_after", parse_duration_us);  // the adapter's
+    (void)reader.value("ghost_spares", parse_count);                 // its also
     policy.restart = reader.text("ghost_restart");
     policy.signer = reader.text("ghost_restart_signer");
     policy.memory = memory_folder(policy.restart);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/settings/parameters.hpp"
 
+#include <climits>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
@@ -41,6 +42,8 @@ constexpr Parameter table[] = {
     {"ghost_migrate_at_once", "auto",
      "How many ranks may move at the same time; auto: at each node as many as it has cores, 8 at "
      "most"},
+    {"ghost_spares", "0",
+     "How many nodes of the host list, from its end, get no ranks: targets for those that move"},
     {"ghost_node_dead_after", "10",
      "Seconds after which a node that answers nothing over the network ends the job if ranks are "
      "there; 0 waits as long as the kernel does"},
@@ -115,6 +118,14 @@ Result<uint64_t> parse_bytes(const std::string& text) {
     auto bytes = with_unit(text, byte_units, "the amount of bytes");
     if (!bytes) return bytes.error();
     return static_cast<uint64_t>(std::llround(*bytes));
+}
+
+Result<int> parse_count(const std::string& text) {
+    char* end = nullptr;
+    const long value = std::strtol(text.c_str(), &end, 10);
+    if (text.empty() || *end != 0 || value < 0 || value > INT_MAX)
+        return make_error(Code::invalid, "understand the number", text);
+    return static_cast<int>(value);
 }
 
 Result<int> parse_signal(const std::string& text) {

@@ -159,6 +159,41 @@ TEST_F(Drain, MpirunsOwnNodeKeepsMpirun) {
     expect_clean_end(job, "fencer:");
 }
 
+// The last nodes of the list, until ranks move there.
+TEST_F(Drain, SpareNodesGetNoRanks) {
+    Words words{"--map-by", "node", "--mca", "ghost_spares", "1"};
+    for (const auto& word : endless("pattern")) words.push_back(word);
+    Job job(lab(), 4, "gn1:2,gn2:2,gn3:2", words);
+    ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
+    expect_all(job, {"gn1", "gn2", "gn1", "gn2"});
+    const Move drained = verb({"drain", "gn2"});
+    ASSERT_EQ(drained.status, 0) << drained.err << job.mpirun().err();
+    expect_all(job, {"gn1", "gn3", "gn1", "gn3"});
+    expect_goes_on(job);
+    expect_clean_end(job, "pattern:");
+}
+
+TEST_F(Drain, MoreSparesThanThereAre) {
+    const auto start = [&](const std::string& hosts, const std::string& spares) {
+        return lab().on("gn1", {"env", "-u", "OMPI_MCA_rmaps_base_oversubscribe", "mpirun", "-np",
+                                "2", "--host", hosts, "--mca", "ghost", "1", "--mca",
+                                "ghost_spares", spares, "hostname"});
+    };
+    const auto all = start("gn1:2,gn2:1,gn3:1", "5");
+    EXPECT_EQ(all.status, 0) << all.err;
+    EXPECT_EQ(all.out, "gn1\ngn1\n");
+    EXPECT_NE(all.err.find("ghost_spares is 5, but the job has 2 other nodes"), std::string::npos)
+        << all.err;
+    const auto others = start("gn2:2,gn3:1", "5");  // mpirun's own is not in the list
+    EXPECT_EQ(others.status, 0) << others.err;
+    EXPECT_EQ(others.out, "gn2\ngn2\n");
+    const auto full = start("gn1:1,gn2:1,gn3:1", "2");
+    EXPECT_NE(full.status, 0) << full.out;
+    EXPECT_NE(full.err.find("no ranks go to gn2, gn3, kept free by ghost_spares"),
+              std::string::npos)
+        << full.err;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {

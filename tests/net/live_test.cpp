@@ -134,7 +134,7 @@ TEST_F(LiveMoves, WhereWritesCannotBeTrackedRanksMoveByStop) {
 
 // By auto it stands for what it writes meanwhile, at most for as long as by stop.
 TEST_F(LiveMoves, RankThatWritesFasterThanItsLinkMovesByAuto) {
-    auto job = two_ranks(endless("pattern"));
+    auto job = two_ranks(endless("pattern", {"--max-bytes", "2000000"}));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
     lab().shape("gn3", "fast-ethernet");
     const Move refused = migrate(*job, 1, "gn3");

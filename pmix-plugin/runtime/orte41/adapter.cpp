@@ -15,6 +15,7 @@
 #include "pmix-plugin/runtime/orte41/output.h"
 #include "pmix-plugin/runtime/pmix/pmix_server.h"
 #include "pmix-plugin/runtime/orte41/rehome.hpp"
+#include "pmix-plugin/runtime/orte41/spares.hpp"
 #include "pmix-plugin/runtime/orte41/state_hooks.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/settings/parameters.hpp"
@@ -141,7 +142,8 @@ void Orte4Adapter::install_hooks() {
         {[this](NodeId node) { return growth_.failed(node) || daemons_.failed(node); },
          [this](RankId rank) { watch_launched(rank); }, rank_ended,
          [this](RankId rank) { rank_lost(rank); }, [this] { growth_.routes_planned(); },
-         [this](uint32_t jobid) { return growth_.daemons_ready(jobid); }});
+         [this](uint32_t jobid) { return growth_.daemons_ready(jobid); },
+         [this](const std::function<void()>& stock) { map_beside_spares(spares(), stock); }});
     if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
     if (!ORTE_PROC_IS_HNP) return;
     constexpr const char* name = "ghost_node_dead_after";
@@ -149,6 +151,14 @@ void Orte4Adapter::install_hooks() {
     // (the coordinator says what is wrong with it)
     if (!dead_after_us.ok()) dead_after_us = parse_duration_us(default_of(name));
     if (*dead_after_us > 0) look_at_daemons(*dead_after_us);
+}
+
+// The ranks of a restarted job have their places.
+size_t Orte4Adapter::spares() const {
+    constexpr const char* name = "ghost_spares";
+    if (parameter("ghost_restart")) return 0;
+    const auto count = parse_count(parameter(name).value_or(default_of(name)));
+    return count ? static_cast<size_t>(*count) : 0;  // (the coordinator says what is wrong with it)
 }
 
 void Orte4Adapter::look_at_daemons(int64_t dead_after_us) {

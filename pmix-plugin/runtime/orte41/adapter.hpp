@@ -117,6 +117,7 @@ class Orte4Adapter final : public RuntimeAdapter {
         Fd in, out, err;  // this daemon's ends of the rank's pipes
     };
 
+    size_t spares() const;
     void look_at_daemons(int64_t dead_after_us);
     void install_hooks();
     void fetch_secret();

@@ -34,6 +34,7 @@ Hook hooks[] = {{ORTE_PROC_STATE_COMM_FAILED, daemon_state, nullptr},
 void launch_state(int fd, short flags, void* data) noexcept;
 void reported_state(int fd, short flags, void* data) noexcept;
 void ready_state(int fd, short flags, void* data) noexcept;
+void map_state(int fd, short flags, void* data) noexcept;
 
 // Of jobs; in mpirun only.
 struct JobHook {
@@ -44,7 +45,8 @@ struct JobHook {
 
 JobHook job_hooks[] = {{ORTE_JOB_STATE_LAUNCH_DAEMONS, launch_state, nullptr},
                        {ORTE_JOB_STATE_DAEMONS_REPORTED, reported_state, nullptr},
-                       {ORTE_JOB_STATE_VM_READY, ready_state, nullptr}};
+                       {ORTE_JOB_STATE_VM_READY, ready_state, nullptr},
+                       {ORTE_JOB_STATE_MAP, map_state, nullptr}};
 
 bool ours_to_handle(const orte_state_caddy_t& caddy) {
     return caddy.name.jobid == ORTE_PROC_MY_NAME->jobid &&
@@ -117,6 +119,11 @@ void ready_state(int fd, short flags, void* data) noexcept {
     } else {
         job_hooks[2].theirs(fd, flags, data);
     }
+}
+
+void map_state(int fd, short flags, void* data) noexcept {
+    const auto stock = [=] { job_hooks[3].theirs(fd, flags, data); };  // releases the caddy
+    handlers().mapped ? handlers().mapped(stock) : stock();
 }
 
 orte_state_t* entry_of(orte_job_state_t wanted) {

@@ -25,6 +25,8 @@ struct StateHandlers {
     std::function<void()> routes_planned;
     // In mpirun: all daemons that were started for this job have reported. True: that was all.
     std::function<bool(uint32_t jobid)> daemons_ready;
+    // In mpirun: ORTE maps a job by `stock`.
+    std::function<void(const std::function<void()>& stock)> mapped;
 };
 
 // False while ORTE has not filled its list yet: try again a moment later. One set of handlers at a
