@@ -199,7 +199,7 @@ int restore(const Identity& who, Status space, const core::Signals& signals, cor
     Restorer restorer(who, signals, std::move(guard), std::move(control),
                       std::make_unique<ConnectedSource>(who, std::move(space)));
     auto rank_tree = restorer.run();
-    if (!rank_tree) return 0;
+    if (!rank_tree) return restorer.was_given_up() ? 1 << 8 : 0;  // no rank's own end
     return Supervisor(std::move(*rank_tree), signals).run();
 }
 

@@ -61,6 +61,8 @@ class Restorer {
     // Returns the rank's tree when it runs, or nothing when it has ended in any other way; then
     // nothing of it is left.
     std::optional<RankTree> run();
+    // It returned nothing because the node agent has closed the connection.
+    bool was_given_up() const { return !control_.valid(); }
 
   protected:
     // False: the table has no such change, which is a bug of ours: the wrapper gives up.

@@ -10,6 +10,7 @@
 #include "base/log.hpp"
 #include "base/pidfd.hpp"
 #include "ghost-core/criu/nested.hpp"
+#include "ghost-core/criu/placement.hpp"
 #include "ghost-core/engine/migration.hpp"
 
 namespace ghost::plugin {
@@ -17,6 +18,7 @@ namespace {
 
 // How long an adopted rank's status may take to come from the daemon, which reaps it.
 constexpr int64_t status_limit_us = 5'000'000;
+constexpr int64_t lost_us = 100'000;  // a daemon that dies is known to be dead by then
 constexpr int64_t progress_us = 200'000;  // between two looks at what a transfer has done
 
 // An adopted tree's name is gone with its zombie: 128 + N is taken for signal N, as a shell does.
@@ -237,6 +239,7 @@ void Supervisor::tree_ended(int status) {
     mover_.break_off();
     snapshotter_.break_off();
     rank_tree_.guard.watch(0);
+    core::remove_stale_notes();  // it may have been killed while it was frozen
     log::debug("the rank has ended with status {:#x}", status);
 }
 
@@ -258,6 +261,16 @@ void Supervisor::send(const std::string& packet) {
 void Supervisor::lose_control() {
     on_control_.reset();
     rank_tree_.control.close();
+    on_lost_ = loop_.every(lost_us, [this] { give_way(); });
+}
+
+// Nobody can tell this wrapper what to do any more. A daemon that lives lets another one adopt the
+// rank, as if this one had been killed; what it has of the rank's output goes first.
+void Supervisor::give_way() {
+    const bool ends = tree_gone_ || mover_.gone() || terminated_;
+    if (ends || !daemon_.valid() || rank_tree_.stdio.output_blocked()) return;
+    log::warning("the node agent has given up this wrapper: another one takes its place");
+    ::kill(getpid(), SIGKILL);
 }
 
 }  // namespace ghost::plugin

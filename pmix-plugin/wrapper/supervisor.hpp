@@ -60,6 +60,7 @@ class Supervisor {
     bool done();
     void send(const std::string& packet);
     void lose_control();
+    void give_way();
 
     struct Waiting {
         Interest what;
@@ -82,7 +83,7 @@ class Supervisor {
     std::vector<schema::Received> later_;  // messages that wait until the snapshotter is idle
     Loop loop_;
     Loop::Watch on_signal_, on_control_, on_daemon_, on_tree_, on_move_, on_snapshot_;
-    Loop::Watch on_progress_, on_status_late_;
+    Loop::Watch on_progress_, on_status_late_, on_lost_;
     std::array<Waiting, 3> on_stdio_;
 };
 

@@ -80,8 +80,7 @@ void ControlConnection::send_text(std::string text, const std::vector<int>& fds)
     }
     if (waiting_.size() >= most_waiting) {
         log::warning("process {} does not read its control connection: closed", peer_pid());
-        // Not from here: the caller may be using what on_closed() drops.
-        ::shutdown(socket_.fd(), SHUT_RDWR);
+        hang_up();  // the caller may be using what on_closed() drops
         waiting_.clear();
         return;
     }
@@ -89,6 +88,10 @@ void ControlConnection::send_text(std::string text, const std::vector<int>& fds)
     for (int fd : fds) w.fds.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
     waiting_.push_back(std::move(w));
     flush();
+}
+
+void ControlConnection::hang_up() {
+    if (is_open()) ::shutdown(socket_.fd(), SHUT_RDWR);
 }
 
 void ControlConnection::flush() {

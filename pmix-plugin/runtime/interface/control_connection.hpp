@@ -42,8 +42,8 @@ class ControlConnection : public std::enable_shared_from_this<ControlConnection>
     void send(const Json& body, const std::vector<int>& fds = {}) {
         send_text(body.dump(-1, ' ', false, Json::error_handler_t::replace), fds);
     }
-    // Both ends find that it has ended.
-    void hang_up() { socket_.hang_up(); }
+    // Both ends find that it has ended, this one not before it is back in its loop.
+    void hang_up();
     // Tries to send what waits, then closes; no callback comes any more.
     void close();
     bool is_open() const { return socket_.valid(); }
