@@ -729,8 +729,7 @@ Status Source::last_stop() {
         }
         if (status.ok() || !transient_ || i == freezes) return status;
         log::debug("live: {}; once more", status.error().message());
-        // What has been sent of that stop is as good as a round.
-        GHOST_TRY(round(LiveMessageType::sync));
+        GHOST_TRY(round(LiveMessageType::sync));  // what was sent of that stop is as good as one
     }
 }
 

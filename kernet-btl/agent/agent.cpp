@@ -108,6 +108,7 @@ class RankAgent::Impl {
     Result<RankWelcome> greet(int timeout_ms);
     void suspend_and_wake();
     Result<RankWelcome> reach_node_agent(int64_t deadline);
+    void insist(const RankAttached& message, int64_t deadline);
     Result<RankWelcome> receive_welcome(int timeout_ms);
     Status wake_up(const RankWelcome& welcome, int64_t deadline);
     void give_up(const std::string& why);
@@ -496,13 +497,21 @@ void RankAgent::Impl::suspend_and_wake() {
     auto welcome = *woken ? Result<RankWelcome>(std::move(**woken)) : reach_node_agent(deadline);
     if (!welcome) return give_up(welcome.error().message());
     Status awake = wake_up(*welcome, deadline);
-    tell(RankAttached{welcome->seq, awake ? 0 : -1, awake ? "" : awake.error().message(),
-                      ports_.data->location()});
+    insist(RankAttached{welcome->seq, awake ? 0 : -1, awake ? "" : awake.error().message(),
+                        ports_.data->location()},
+           deadline);
     if (!awake) return give_up(awake.error().message());
     ports_.program->after_stop(welcome->state == Arrival::restored);
     ports_.program->end_stop();
     if (!change(AgentState::attached)) return;
     recommit_at_ = monotonic_us() + recommit_delay_us;
+}
+
+// The connection may have broken meanwhile, and the node agent waits for this.
+void RankAgent::Impl::insist(const RankAttached& message, int64_t deadline) {
+    const std::string text = schema::encode(message);
+    while (!control_open() || !control_.send_text(text))
+        if (!reach_node_agent(deadline)) return;
 }
 
 // What the rank has published must be told to its new server. It waits for an answer, for 40 ms now

@@ -18,7 +18,7 @@ namespace {
 
 // How long an adopted rank's status may take to come from the daemon, which reaps it.
 constexpr int64_t status_limit_us = 5'000'000;
-constexpr int64_t lost_us = 100'000;  // a daemon that dies is known to be dead by then
+constexpr int64_t lost_us = 100'000;      // a daemon that dies is known to be dead by then
 constexpr int64_t progress_us = 200'000;  // between two looks at what a transfer has done
 
 // An adopted tree's name is gone with its zombie: 128 + N is taken for signal N, as a shell does.
