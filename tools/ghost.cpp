@@ -27,6 +27,8 @@ constexpr Verb verbs[] = {
     {"dup", "clone a process outside MPI, here or on another node", define_dup},
     {"checkpoint", "save a running job, or a process outside MPI", define_checkpoint},
     {"restart", "restart a job from a snapshot, or a process from a checkpoint", define_restart},
+    {"supervise", "a job that is started again from its newest snapshot when it is lost",
+     define_supervise},
     {"snapshots", "list the job snapshots in a folder", define_snapshots},
     {"gather", "collect a snapshot that is spread over nodes into one folder", define_gather},
     {"holder", "show or delete ghosts that are kept in this node's memory", define_holder},
@@ -46,10 +48,10 @@ constexpr Verb verbs[] = {
 // dropped before it sees it.
 std::vector<std::string> arguments(int argc, char** argv) {
     std::vector<std::string> args(argv + 1, argv + argc);
-    if (!args.empty() && args[0] == "run") {
-        const auto word = std::find_if(args.begin() + 1, args.end(), [](const std::string& arg) {
-            return arg == "--" || arg.empty() || arg[0] != '-';
-        });
+    if (!args.empty() && (args[0] == "run" || args[0] == "supervise")) {
+        auto word = args.begin() + 1;
+        for (; word != args.end() && *word != "--" && word->starts_with('-'); ++word)
+            if (*word == "--attempts" && word + 1 != args.end()) ++word;
         if (word != args.end() && *word == "--") args.erase(word);
         return args;
     }

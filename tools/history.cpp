@@ -239,7 +239,11 @@ std::string raw_words_of(const Event& e) {
         case EventKind::node_left:
             return fmt::format("node {} has left the job", node);
         case EventKind::node_lost:
-            return fmt::format("node {} is lost", node);
+            return fmt::format("node {} is lost{}", node,
+                               e.which.empty() ? "" : ", and with it " + ranks_text(e.which));
+        case EventKind::rank_lost:
+            return fmt::format("rank {} is lost with status {}", e.rank.value_or(0),
+                               e.status.value_or(0));
         case EventKind::ranks_ended:
             return fmt::format("{} ended with status {}", ranks_text(e.which),
                                e.status.value_or(0));

@@ -49,6 +49,7 @@ bool is_bad(const Event& event) {
         case EventKind::no_drain:
         case EventKind::no_grow:
         case EventKind::node_lost:
+        case EventKind::rank_lost:
             return true;
         case EventKind::ranks_ended:
         case EventKind::ended:
@@ -123,6 +124,7 @@ class Picture {
                 return span(at, event.pause_us.value_or(0), height, "#225", words_of(event));
             case EventKind::no_snapshot:
             case EventKind::node_lost:
+            case EventKind::rank_lost:
                 return span(at, 0, height, "#a00", words_of(event));
             default:
                 return;

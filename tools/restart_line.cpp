@@ -57,11 +57,17 @@ struct Repeated {
     std::vector<std::string> options;
 };
 
-Repeated repeated_of(const plugin::Manifest& manifest) {
-    Repeated out;
+// Of mpirun's line the words in front of its program.
+std::vector<std::string> options_of(const plugin::Manifest& manifest) {
     const auto& line = manifest.mpirun.argv;
     const std::string program = manifest.apps.empty() ? "" : manifest.apps.front().argv.front();
-    for (size_t i = 1; i < line.size() && line[i] != program; ++i) {
+    return {line.begin(), std::find(line.begin(), line.end(), program)};
+}
+
+Repeated repeated_of(const plugin::Manifest& manifest) {
+    Repeated out;
+    const auto line = options_of(manifest);
+    for (size_t i = 1; i < line.size(); ++i) {
         if (is_one_of(repeated_options, bare(line[i]))) out.options.push_back(line[i]);
         if (!sets_parameter(line[i]) || i + 2 >= line.size()) continue;
         const std::string &name = line[i + 1], &value = line[i + 2];
@@ -135,6 +141,23 @@ std::vector<std::string> mark_mpirun_options(const std::vector<std::string>& arg
         }
     }
     return out;
+}
+
+std::vector<std::string> mapping_options(const plugin::Manifest& manifest) {
+    constexpr std::array names{"map-by", "rank-by", "bind-to"};
+    const auto line = options_of(manifest);
+    std::vector<std::string> out;
+    for (size_t i = 1; i + 1 < line.size(); ++i)
+        if (is_one_of(names, bare(line[i]))) out.insert(out.end(), {line[i], line[i + 1]});
+    return out;
+}
+
+bool gives_hosts(const Lookup& environment) {
+    constexpr std::array names{"SLURM_JOB_ID", "PBS_NODEFILE",
+                               "LSB_HOSTS",    "LSB_DJOB_HOSTFILE",
+                               "PE_HOSTFILE",  "OMPI_MCA_orte_default_hostfile"};
+    return std::ranges::any_of(names,
+                               [&](const char* name) { return environment(name).has_value(); });
 }
 
 bool name_hosts(const std::vector<std::string>& options) {

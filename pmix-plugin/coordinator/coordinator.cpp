@@ -46,8 +46,9 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
   private:
     void message(NodeId from, const schema::Received& m);
     bool node_lost(NodeId node);
+    std::vector<RankId> ranks_on(NodeId node) const;
     std::string why_lost(NodeId node) const;
-    void rank_lost(RankId rank, int signal) const;
+    void rank_lost(RankId rank, int signal);
     void lost(NodeId node);
     bool hosts_ranks(NodeId node) const;
     void publish(const std::vector<kernet::Location>& locations);
@@ -276,12 +277,17 @@ bool Coordinator::Impl::node_lost(NodeId node) {
     return running;
 }
 
-// The job cannot go on without its ranks.
-std::string Coordinator::Impl::why_lost(NodeId node) const {
+std::vector<RankId> Coordinator::Impl::ranks_on(NodeId node) const {
     std::vector<RankId> ranks;
     for (const RankInfo& info : adapter_.ranks())
         if (info.running() && engine_.node_of(info.rank, info.node) == node)
             ranks.push_back(info.rank);
+    return ranks;
+}
+
+// The job cannot go on without its ranks.
+std::string Coordinator::Impl::why_lost(NodeId node) const {
+    const auto ranks = ranks_on(node);
     const auto named = ranks.begin() + static_cast<long>(std::min(ranks.size(), most_named));
     return fmt::format(
         "ghost: node {} is lost (switched off, cut off, or its daemon has ended), and {} {}{} with "
@@ -293,21 +299,22 @@ std::string Coordinator::Impl::why_lost(NodeId node) const {
 }
 
 // Open MPI says that the job ends, and why, but not what to do.
-void Coordinator::Impl::rank_lost(RankId rank, int signal) const {
-    const std::string way = way_on(job_);
-    if (way.empty()) return;
+void Coordinator::Impl::rank_lost(RankId rank, int signal) {
     const auto ranks = adapter_.ranks();
     const auto info = std::ranges::find(ranks, rank, &RankInfo::rank);
+    const std::string node = info == ranks.end() ? "" : liveness_.name_of(info->node);
+    events_.rank_lost(rank, node, signal);
+    const std::string way = way_on(job_);
+    if (way.empty()) return;
     const char* name = sigabbrev_np(signal);
     const std::string how = signal == 0       ? "has given up"
                             : name != nullptr ? fmt::format("was killed by SIG{}", name)
                                               : fmt::format("was killed by signal {}", signal);
-    say(fmt::format("rank {} {}{}: {}", rank, how,
-                    info == ranks.end() ? "" : " on " + liveness_.name_of(info->node), way));
+    say(fmt::format("rank {} {}{}: {}", rank, how, node.empty() ? "" : " on " + node, way));
 }
 
 void Coordinator::Impl::lost(NodeId node) {
-    events_.node_lost(liveness_.name_of(node));
+    events_.node_lost(liveness_.name_of(node), ranks_on(node));
     adapter_.tell_all(NodeLost{node});
     fences_.node_lost(node);
     engine_.node_lost(node);

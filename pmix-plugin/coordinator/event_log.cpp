@@ -260,8 +260,18 @@ void EventLog::over(uint64_t id, const std::string& node, const DrainResult& res
     add(event);
 }
 
-void EventLog::node_lost(const std::string& node) {
-    add(of_node(EventKind::node_lost, node));
+void EventLog::node_lost(const std::string& node, const std::vector<RankId>& ranks) {
+    Event event = of_node(EventKind::node_lost, node);
+    event.which = ranks;
+    add(event);
+}
+
+void EventLog::rank_lost(RankId rank, const std::string& node, int signal) {
+    told_.insert(rank);
+    Event event = of_node(EventKind::rank_lost, node);
+    event.rank = rank;
+    event.status = signal == 0 ? lost_server_status : 128 + signal;
+    add(event);
 }
 
 }  // namespace ghost::plugin

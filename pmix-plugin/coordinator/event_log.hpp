@@ -57,7 +57,10 @@ class EventLog {
     void cancelled(uint64_t id, const std::string& what);
     void draining(uint64_t id, const std::string& node, const std::vector<std::string>& to);
     void over(uint64_t id, const std::string& node, const DrainResult& result);
-    void node_lost(const std::string& node);
+    // With these ranks.
+    void node_lost(const std::string& node, const std::vector<RankId>& ranks);
+    // By this signal; 0: it gave up. The job ends because of it.
+    void rank_lost(RankId rank, const std::string& node, int signal);
 
   private:
     Event start_event() const;

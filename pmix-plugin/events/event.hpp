@@ -41,15 +41,17 @@ enum class EventKind : uint8_t {
     no_grow,    // it has not joined
     node_left,  // its daemon has ended as it was told to
     node_lost,  // it cannot be reached, or its daemon has died
+    rank_lost,  // a signal has ended it, or it has given up
     ranks_ended,
     ended,  // mpirun ends; the last line
     other,  // of a newer Ghost
 };
 inline constexpr const char* event_names[] = {
-    "started",   "restarted", "restart",   "asked",        "cancelled", "moving",
-    "move",      "not_live",  "no_move",   "snapshotting", "snapshot",  "no_snapshot",
-    "continued", "draining",  "drained",   "no_drain",     "joining",   "node_joined",
-    "no_grow",   "node_left", "node_lost", "ranks_ended",  "ended",     "other"};
+    "started",   "restarted",   "restart",     "asked",    "cancelled",
+    "moving",    "move",        "not_live",    "no_move",  "snapshotting",
+    "snapshot",  "no_snapshot", "continued",   "draining", "drained",
+    "no_drain",  "joining",     "node_joined", "no_grow",  "node_left",
+    "node_lost", "rank_lost",   "ranks_ended", "ended",    "other"};
 
 // Which ranks are on a node.
 struct NodePlace {

@@ -93,8 +93,12 @@ Result<std::string> events_folder(const std::optional<std::string>& setting) {
     return home + "/.local/state/ghost";
 }
 
+std::string began_now() {
+    return compact(utc_text(realtime_us()));
+}
+
 std::string new_events_file(const std::string& folder, const std::string& job, pid_t pid) {
-    return fmt::format("{}/{}-{}-{}{}", folder, compact(utc_text(realtime_us())), job, pid, suffix);
+    return fmt::format("{}/{}-{}-{}{}", folder, began_now(), job, pid, suffix);
 }
 
 std::optional<EventsFile> parse_events_file(const std::string& path) {

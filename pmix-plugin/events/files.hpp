@@ -31,6 +31,8 @@ struct EventsFile {
     pid_t pid = 0;  // mpirun's
 };
 
+// The first part of the name of a file that begins now.
+std::string began_now();
 // Of a job that begins now.
 std::string new_events_file(const std::string& folder, const std::string& job, pid_t pid);
 // By the name; nothing: it is none.

@@ -98,10 +98,7 @@ std::optional<std::string> variable(const std::string& name) {
 
 // Hosts are named, or a batch system has given some.
 bool may_start_elsewhere(const std::vector<std::string>& options) {
-    for (const char* name : {"SLURM_JOB_ID", "PBS_NODEFILE", "LSB_HOSTS", "LSB_DJOB_HOSTFILE",
-                             "PE_HOSTFILE", "OMPI_MCA_orte_default_hostfile"})
-        if (variable(name)) return true;
-    return name_hosts(options);
+    return gives_hosts(variable) || name_hosts(options);
 }
 
 int refuse(const Shortcomings& lacks, const Snapshot& snapshot, bool json) {

@@ -45,6 +45,7 @@ void define_import(CommandLine app, int& exit_status);
 void define_checkpoint(CommandLine app, int& exit_status);
 void define_restart(CommandLine app, int& exit_status);
 void define_snapshots(CommandLine app, int& exit_status);
+void define_supervise(CommandLine app, int& exit_status);
 void define_gather(CommandLine app, int& exit_status);
 void define_holder(CommandLine app, int& exit_status);
 void define_dup(CommandLine app, int& exit_status);
