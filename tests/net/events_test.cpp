@@ -96,7 +96,7 @@ TEST_F(Events, LogHasWhatHappenedAndOutlivesTheJob) {
     EXPECT_NE(page.find("rank 1 on gn3"), std::string::npos);
     EXPECT_NE(page.find("mpirun ends with status 0"), std::string::npos);
     const Finished words = ghost({"ps", "--history", name});
-    EXPECT_NE(words.out.find("rank 1 from gn1 to gn3 moved, stop"), std::string::npos)
+    EXPECT_NE(words.out.find("rank 1 from gn1 to gn3 moved, "), std::string::npos)
         << words.out << words.err;
     // A log that is given as a file, by somebody else.
     EXPECT_EQ(json({"report", history["log"]})["moves"], history["moves"]);

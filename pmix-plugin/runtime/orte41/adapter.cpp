@@ -36,7 +36,6 @@ std::function<void()>& launch_handler() {
 }
 
 constexpr int64_t quit_us = 5'000'000;
-constexpr int64_t said_us = 200'000;  // until a message has reached its daemon
 
 orte_schizo_base_module_setup_fork_fn_t stock_setup_fork = nullptr;
 
@@ -550,9 +549,11 @@ void Orte4Adapter::on_node_lost(std::function<bool(NodeId)> handler) {
     daemons_.on_lost(std::move(handler));
 }
 
-// What it was told last has left by then: afterwards there is no route to it.
+// Without a route nothing goes there: what it was told last is on its way when ORTE's own events,
+// which come first, have been handled. No later, for whoever broadcasts next would wait for it.
 void Orte4Adapter::give_up_node(NodeId node) {
-    after(said_us, [this, node] { daemons_.give_up(node); });
+    constexpr int64_t sent_us = 1000;
+    after(sent_us, [this, node] { daemons_.give_up(node); });
 }
 
 void Orte4Adapter::give_up_start(NodeId node) {
@@ -575,6 +576,7 @@ void Orte4Adapter::dismiss_node(NodeId node, std::function<void()> gone) {
 
 // As orted itself goes when mpirun tells it to (orte/orted/orted_comm.c, ORTE_DAEMON_EXIT_CMD).
 void Orte4Adapter::leave_job() {
+    constexpr int64_t said_us = 200'000;  // until mpirun has heard it
     after(said_us, [] {
         orte_orteds_term_ordered = true;
         ORTE_ACTIVATE_JOB_STATE(nullptr, ORTE_JOB_STATE_DAEMONS_TERMINATED);
