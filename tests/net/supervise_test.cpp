@@ -144,9 +144,10 @@ TEST_F(Supervise, Refusals) {
     refused({"--", "mpirun", "hostname"}, 2, "without --mca ghost 1");
     refused({"--", "mpirun", "--mca", "ghost", "1", "--mca", "ghost_events", "none", "hostname"}, 2,
             "leave ghost_events out");
-    refused(
-        {"--", "no-such-program", "--mca", "ghost", "1", "--mca", "ghost_events", path("events")},
-        1, "no-such-program");
+    refused({"--", "./script", "--mca", "ghost", "1"}, 2, "name mpirun itself");
+    refused({"--", "no-such-folder/mpirun", "--mca", "ghost", "1", "--mca", "ghost_events",
+             path("events")},
+            1, "no-such-folder/mpirun");
 }
 
 }  // namespace

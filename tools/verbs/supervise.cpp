@@ -11,6 +11,7 @@
 #include <map>
 #include <sys/file.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/addresses.hpp"
@@ -54,6 +55,17 @@ std::optional<std::string> variable(const std::string& name) {
 std::optional<std::string> parameter(const Words& words, const std::string& name) {
     auto given = parameter_in(words, name);
     return given ? given : variable("OMPI_MCA_" + name);
+}
+
+// As a shell has it.
+int exit_code(int status) {
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+// Its log has the number of the process that is started.
+bool is_mpirun(const std::string& word) {
+    const std::string name = fs::path(word).filename();
+    return name == "mpirun" || name == "mpiexec" || name == "orterun";
 }
 
 // The file about this supervision, locked as long as it lives.
@@ -304,7 +316,7 @@ Result<int> Supervisor::run() {
         }
         const auto life = life_of(now_.pid, now_.began);
         lives_.push_back({{"pid", now_.pid},
-                          {"status", run->status},
+                          {"status", exit_code(run->status)},
                           {"snapshot", life ? life->snapshot : ""},
                           {"loss", life ? life->loss : ""}});
         if (!is_lost(life, *run) || !may_go_on(*run)) return record_.remove(), run->status;
@@ -318,6 +330,10 @@ Result<int> Supervisor::run() {
 }
 
 int run_supervise(const SuperviseArgs& args) {
+    if (!is_mpirun(args.words.front()))
+        return report(make_error(Code::invalid, "supervise", args.words.front(),
+                                 "name mpirun itself, with its options"),
+                      args.json);
     if (parameter(args.words, "ghost").value_or("0") != "1")
         return report(make_error(Code::invalid, "supervise", args.words.front(),
                                  "without --mca ghost 1 it has no snapshots to go on from"),
@@ -333,7 +349,7 @@ int run_supervise(const SuperviseArgs& args) {
     Supervisor supervisor(args, *folder, std::move(*record));
     auto status = supervisor.run();
     if (!status) return report(status.error(), args.json);
-    if (args.json) print_json({{"status", *status}, {"lives", supervisor.lives()}});
+    if (args.json) print_json({{"status", exit_code(*status)}, {"lives", supervisor.lives()}});
     std::fflush(nullptr);
     core::end_like(*status);
 }
