@@ -126,7 +126,7 @@ class Supervisor {
   private:
     Result<std::optional<int>> take_up(const Supervision& before);
     Result<Run> run_once(const Words& words);
-    Result<JobLife> life_of(int64_t pid, const std::string& began) const;
+    Result<JobLife> life_of(const Supervision& what) const;
     bool is_lost(const Result<JobLife>& life, const Run& run);
     bool may_go_on(const Run& run);
     Result<Words> go_on();
@@ -146,25 +146,26 @@ class Supervisor {
     Json lives_ = Json::array();
 };
 
-// Its log: of a pid that has come again, the one that began with it.
-Result<JobLife> Supervisor::life_of(int64_t pid, const std::string& began) const {
+// Its log: of a pid that has come again, or is another node's, the one that began with it here.
+Result<JobLife> Supervisor::life_of(const Supervision& what) const {
     const auto files = plugin::list_events_files(folder_);
     if (!files) return files.error();
     for (const auto& file : *files) {
-        if (file.pid != pid || file.began < began) continue;
+        if (file.pid != what.pid || file.began < what.began) continue;
         const auto text = plugin::read_own_log(file.path);
         if (!text) return text.error();
-        if (text->running)
-            return make_error(Code::busy, "supervise", {},
-                              fmt::format("its mpirun {} still runs: `ghost ps` shows it", pid));
-        return read_life(plugin::read_events(text->text).events);
+        auto life = read_life(plugin::read_events(text->text).events);
+        if (!life.host.empty() && life.host != what.host) continue;
+        if (!text->running) return life;
+        return make_error(Code::busy, "supervise", {},
+                          fmt::format("its mpirun {} still runs: `ghost ps` shows it", what.pid));
     }
-    return make_error(Code::not_found, "find the event log of mpirun", std::to_string(pid));
+    return make_error(Code::not_found, "find the event log of mpirun", std::to_string(what.pid));
 }
 
 // What a supervisor that was lost, or ended, has left. A status: the job has ended meanwhile.
 Result<std::optional<int>> Supervisor::take_up(const Supervision& before) {
-    auto life = life_of(before.pid, before.began);
+    auto life = life_of(before);
     if (!life && life.error().code == Code::busy) return life.error();
     if (!life || life->job.empty()) return std::optional<int>();  // no rank had run
     if (life->ended && life->loss.empty() && !before.asked) {
@@ -314,7 +315,7 @@ Result<int> Supervisor::run() {
             (void)record_.write(now_);
             return run->status;
         }
-        const auto life = life_of(now_.pid, now_.began);
+        const auto life = life_of(now_);
         lives_.push_back({{"pid", now_.pid},
                           {"status", exit_code(run->status)},
                           {"snapshot", life ? life->snapshot : ""},
