@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Where programs are. No state: any thread.
+// Where programs are, and what the environment says. No state: any thread that does not change it.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
 namespace ghost {
+
+// Of this process; nothing: it is not set.
+std::optional<std::string> environment_variable(const std::string& name);
 
 // This program's file; empty if /proc is not mounted.
 std::string own_program();

@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include "base/encoding.hpp"
+#include "base/exit_status.hpp"
 #include "base/signing.hpp"
 #include "tools/restart_line.hpp"
 
@@ -20,7 +21,6 @@ using schema::field;
 using schema::Field;
 
 constexpr uint64_t most_word = 65536;
-constexpr int64_t lost_daemon = 195;  // docs/EVENTS.md
 
 constexpr Field supervision_fields[] = {
     field<&Supervision::words>("words", "the command"),
@@ -33,7 +33,7 @@ constexpr Field supervision_fields[] = {
 
 // Not the program's own end: SIGSEGV, SIGFPE and the like are.
 bool is_from_outside(int64_t status) {
-    return status == 128 + SIGKILL || status == 128 + SIGBUS || status == lost_daemon;
+    return status == 128 + SIGKILL || status == 128 + SIGBUS || status == lost_server_status;
 }
 
 void named(JobLife& life, const Event& event) {

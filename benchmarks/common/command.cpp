@@ -9,16 +9,13 @@
 #include "base/await.hpp"
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/exit_status.hpp"
 #include "base/pidfd.hpp"
 
 namespace ghost::bench {
 namespace {
 
 constexpr int64_t grace_us = 2'000'000;
-
-int to_exit_status(int wait_status) {
-    return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
-}
 
 }  // namespace
 
@@ -76,7 +73,7 @@ Result<int> Command::wait(int64_t deadline_us) {
     int status = 0;
     if (waitpid(pid_, &status, 0) != pid_) return sys_error("wait for a program");
     pid_ = -1;
-    return to_exit_status(status);
+    return exit_status_of(status);
 }
 
 Result<Ended> run(const std::vector<std::string>& argv, int limit_s) {

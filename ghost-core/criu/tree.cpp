@@ -81,8 +81,10 @@ Status resume_tree(pid_t root) {
     if (auto free = wait_untraced(root, criu_end_us); !free.ok())
         log::warning("{}", free.error().message());
     auto tasks = list_tree(root);
-    if (!tasks) remove_stale_notes();  // of it, too
-    if (!tasks) return tasks.error();
+    if (!tasks) {
+        remove_stale_notes();  // of it, too
+        return tasks.error();
+    }
     return resume_tasks(root, *tasks);
 }
 

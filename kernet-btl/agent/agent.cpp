@@ -21,6 +21,7 @@
 
 #include "base/clock.hpp"
 #include "base/control_socket.hpp"
+#include "base/exit_status.hpp"
 #include "base/fault.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
@@ -581,8 +582,8 @@ Status RankAgent::Impl::wake_up(const RankWelcome& welcome, int64_t deadline) {
 }
 
 void RankAgent::Impl::give_up(const std::string& why) {
-    log::error("rank {}: {}; ending with status {}", config_.rank, why, lost_status);
-    ports_.give_up(lost_status);
+    log::error("rank {}: {}; ending with status {}", config_.rank, why, ghost::lost_server_status);
+    ports_.give_up(ghost::lost_server_status);
     (void)change(AgentState::finalizing);  // only a test's give_up comes back
 }
 

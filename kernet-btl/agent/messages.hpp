@@ -9,9 +9,6 @@ namespace kernet {
 // The rank's library and its daemon are of one installation; another build is refused.
 inline constexpr uint32_t agent_protocol = 1;
 
-// What a rank ends with when it has lost its server for good; stock Open MPI's status for that.
-inline constexpr int lost_status = 195;
-
 // --- the rank to the node agent ---
 
 enum class FromRank : uint8_t { hello, gated, ungated, attached, bye, locate, secret };

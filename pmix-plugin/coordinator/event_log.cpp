@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/addresses.hpp"
+#include "base/exit_status.hpp"
 #include "pmix-plugin/coordinator/operations/continuation.hpp"
 #include "pmix-plugin/coordinator/operations/drain.hpp"
 #include "pmix-plugin/coordinator/operations/grow.hpp"

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <sys/wait.h>
 
+#include "base/exit_status.hpp"
 #include "base/log.hpp"
 #include "base/pidfd.hpp"
 #include "pmix-plugin/node/impl.hpp"
@@ -75,8 +76,7 @@ void NodeAgent::Impl::wrapper_closed(RankId rank, const ControlConnection* which
 
 // The tree ended in the ordinary way; the wrapper ends with its status now.
 void NodeAgent::Impl::wrapper_exit_said(RankSlot& s, const Exit& m) {
-    static_assert(kernet::lost_status == lost_server_status);
-    const bool gave_up = WIFEXITED(m.status) && WEXITSTATUS(m.status) == kernet::lost_status;
+    const bool gave_up = WIFEXITED(m.status) && WEXITSTATUS(m.status) == lost_server_status;
     if (gave_up && s.transfer == T::going && !s.snap.participates) {
         s.ended = true;
         return fail(s, Stage::attach, "the rank gave up, and has ended");

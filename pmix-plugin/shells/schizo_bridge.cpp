@@ -11,6 +11,7 @@
 
 #include "base/encoding.hpp"
 #include "base/own_file.hpp"
+#include "base/paths.hpp"
 #include "base/user_space.hpp"
 #include "base/result.hpp"
 #include "kernet-btl/filter/list.hpp"
@@ -41,12 +42,6 @@ struct State {
 State& state() {
     static State the_state;
     return the_state;
-}
-
-std::optional<std::string> process_environment(const std::string& name) {
-    const char* value = getenv(name.c_str());
-    if (!value) return std::nullopt;
-    return value;
 }
 
 bool wanted() {
@@ -222,7 +217,7 @@ const char* ghost_schizo_prepare(int decides, const char* component, const char*
         s.message = "Ghost is switched off (--mca ghost 1 switches it on)";
         return s.message.c_str();
     }
-    const JobSettings decided = decide(process_environment, s.paths);
+    const JobSettings decided = decide(ghost::environment_variable, s.paths);
     if (std::string why = refusal(s, decides, version, decided); !why.empty()) {
         switch_off(s, std::move(why));
         return s.message.c_str();

@@ -18,6 +18,7 @@
 #include "base/await.hpp"
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/exit_status.hpp"
 #include "base/fd.hpp"
 
 namespace ghost {
@@ -91,8 +92,7 @@ class PtyProgram {
             if (monotonic_us() >= until) return -1;
         }
         shown();
-        const int status = child_->status();
-        return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+        return exit_status_of(child_->status());
     }
 
     termios mode() const {

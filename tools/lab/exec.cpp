@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/child.hpp"
+#include "base/exit_status.hpp"
 #include "base/file.hpp"
 #include "base/fork.hpp"
 #include "base/loop.hpp"
@@ -40,10 +41,6 @@ sigset_t watched_signals() {
     for (int signal : passed_on) sigaddset(&set, signal);
     sigaddset(&set, SIGCHLD);
     return set;
-}
-
-int exit_status(int status) {
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 // True if a terminal's keys already reach the command because it stays in our process group.
@@ -122,7 +119,7 @@ class Keeper {
         int status = 0;
         pid_t pid = 0;
         while ((pid = ::waitpid(-1, &status, WNOHANG)) > 0) {
-            if (pid == command_ && on_order_) ::_exit(exit_status(status));
+            if (pid == command_ && on_order_) ::_exit(exit_status_of(status));
         }
         if (pid < 0 && errno == ECHILD) ::_exit(1);       // the last one, without a caller
         if (grace_is_over_) signal_descendants(SIGKILL);  // of those that were ended
@@ -187,7 +184,7 @@ Result<int> attend(pid_t keeper, const Fd& orders, bool own_group, const std::st
             if (WIFSIGNALED(status)) {
                 return make_error(Code::peer_lost, "run the command to its end on", node);
             }
-            return exit_status(status);
+            return exit_status_of(status);
         }
         // What a terminal's key sent, it sent to the command as well (SI_KERNEL, sigaction(2)).
         if (!own_group && info.ssi_code == SI_KERNEL) continue;

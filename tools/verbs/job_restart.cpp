@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/paths.hpp"
 #include "base/pidfd.hpp"
 #include "pmix-plugin/events/event.hpp"
 #include "tools/ghost_files.hpp"
@@ -90,15 +91,9 @@ Status reopen_input(const Manifest& manifest) {
     return {};
 }
 
-std::optional<std::string> variable(const std::string& name) {
-    const char* value = std::getenv(name.c_str());
-    if (value == nullptr) return std::nullopt;
-    return value;
-}
-
 // Hosts are named, or a batch system has given some.
 bool may_start_elsewhere(const std::vector<std::string>& options) {
-    return gives_hosts(variable) || name_hosts(options);
+    return gives_hosts(environment_variable) || name_hosts(options);
 }
 
 int refuse(const Shortcomings& lacks, const Snapshot& snapshot, bool json) {
@@ -148,7 +143,7 @@ int restart_job(const JobRestart& args) {
     const Manifest& manifest = *snapshot->manifest;
     RestartPlan plan{snapshot->path, args.options, "", *signer ? (*signer)->hex() : ""};
     if (args.keep_longer) plan.keep_suffix = ".after-" + snapshot->name;
-    auto words = restart_line(manifest, plan, variable);
+    auto words = restart_line(manifest, plan, environment_variable);
     if (!words) return report(words.error(), args.json);
     const Paths paths = find_paths();
     const Shortcomings lacks =

@@ -5,24 +5,23 @@
 // What became of it is in its event log. A file beside that says what is supervised, for whoever is
 // started with the same command after this process was lost with its node.
 #include <csignal>
-#include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
 #include <map>
 #include <sys/file.h>
 #include <sys/signalfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/addresses.hpp"
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/exit_status.hpp"
 #include "base/file.hpp"
 #include "base/json_text.hpp"
 #include "base/loop.hpp"
 #include "base/own_file.hpp"
+#include "base/paths.hpp"
 #include "base/schema_json.hpp"
-#include "base/utc.hpp"
 #include "ghost-core/criu/signals.hpp"
 #include "pmix-plugin/events/files.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
@@ -46,20 +45,9 @@ struct SuperviseArgs {
     Words words;
 };
 
-std::optional<std::string> variable(const std::string& name) {
-    const char* value = std::getenv(name.c_str());
-    if (value == nullptr) return std::nullopt;
-    return value;
-}
-
 std::optional<std::string> parameter(const Words& words, const std::string& name) {
     auto given = parameter_in(words, name);
-    return given ? given : variable("OMPI_MCA_" + name);
-}
-
-// As a shell has it.
-int exit_code(int status) {
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    return given ? given : environment_variable("OMPI_MCA_" + name);
 }
 
 // Its log has the number of the process that is started.
@@ -286,7 +274,7 @@ Result<Words> Supervisor::go_on() {
     auto snapshot = newest();
     if (!snapshot) return snapshot.error();
     Words words{"ghost", "restart", snapshot->path};
-    const bool in_batch = gives_hosts(variable);
+    const bool in_batch = gives_hosts(environment_variable);
     if (!in_batch) look_for_nodes(*snapshot->manifest);
     if (!in_batch || !taken_up_) {
         const auto places = places_without(*snapshot->manifest, lost_);
@@ -317,7 +305,7 @@ Result<int> Supervisor::run() {
         }
         const auto life = life_of(now_);
         lives_.push_back({{"pid", now_.pid},
-                          {"status", exit_code(run->status)},
+                          {"status", exit_status_of(run->status)},
                           {"snapshot", life ? life->snapshot : ""},
                           {"loss", life ? life->loss : ""}});
         if (!is_lost(life, *run) || !may_go_on(*run)) return record_.remove(), run->status;
@@ -350,7 +338,7 @@ int run_supervise(const SuperviseArgs& args) {
     Supervisor supervisor(args, *folder, std::move(*record));
     auto status = supervisor.run();
     if (!status) return report(status.error(), args.json);
-    if (args.json) print_json({{"status", exit_code(*status)}, {"lives", supervisor.lives()}});
+    if (args.json) print_json({{"status", exit_status_of(*status)}, {"lives", supervisor.lives()}});
     std::fflush(nullptr);
     core::end_like(*status);
 }

@@ -12,10 +12,6 @@
 
 namespace ghost::plugin {
 
-// What a rank ends with that has lost its server for good, in stock Open MPI and by its agent
-// (kernet::lost_status).
-inline constexpr int lost_server_status = 195;
-
 class Lifecycle {
   public:
     virtual ~Lifecycle() = default;

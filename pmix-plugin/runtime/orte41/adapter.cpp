@@ -10,7 +10,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/exit_status.hpp"
 #include "base/log.hpp"
+#include "base/paths.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 #include "pmix-plugin/runtime/orte41/output.h"
 #include "pmix-plugin/runtime/pmix/pmix_server.h"
@@ -254,9 +256,7 @@ std::string Orte4Adapter::pmix_uri() const {
 }
 
 std::optional<std::string> Orte4Adapter::parameter(const std::string& name) const {
-    const char* value = getenv(("OMPI_MCA_" + name).c_str());
-    if (!value) return std::nullopt;
-    return value;
+    return environment_variable("OMPI_MCA_" + name);
 }
 
 std::optional<int> Orte4Adapter::exit_status() const {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <span>
 
+#include "base/exit_status.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 
 namespace ghost::plugin::orte41 {
