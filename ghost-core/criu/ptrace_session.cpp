@@ -68,11 +68,13 @@ Result<int> wait_stop(pid_t tid, int64_t deadline) {
 }
 
 // To the stop of PTRACE_INTERRUPT, which has been asked for; signals on the way are delivered.
-Status settle(pid_t tid, int64_t deadline) {
+// Whether its process is stopped by SIGSTOP or one of its kind: what /proc has said before it was
+// held may be over, by a SIGCONT that nobody hears of (ptrace(2), PTRACE_EVENT_STOP).
+Result<bool> settle(pid_t tid, int64_t deadline) {
     for (int i = 0; i < most_stops; i++) {
         auto status = wait_stop(tid, deadline);
         if (!status) return status.error();
-        if (*status >> 16 == PTRACE_EVENT_STOP) return {};
+        if (*status >> 16 == PTRACE_EVENT_STOP) return WSTOPSIG(*status) != SIGTRAP;
         const auto signal = static_cast<uint64_t>(WSTOPSIG(*status));
         if (trace(PTRACE_CONT, tid, 0, reinterpret_cast<void*>(signal)) != 0)
             return trace_error("continue", tid);
@@ -142,7 +144,7 @@ Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadli
                                 Waits& waits) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
-    std::vector<pid_t> fresh;
+    std::vector<ThreadId> fresh;
     for (const auto& task : *tasks) {
         if (task.state == 'Z')
             return make_error(Code::unsupported, "hold process", std::to_string(task.pid),
@@ -150,7 +152,7 @@ Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadli
         auto found = std::find_if(processes_.begin(), processes_.end(),
                                   [&](const Process& p) { return p.pid == task.pid; });
         if (found == processes_.end()) {
-            processes_.push_back({task.pid, task.inner, task.state == 'T', {}});
+            processes_.push_back({task.pid, task.inner, false, {}});
             found = std::prev(processes_.end());
             waits.look(task.pid);
         }
@@ -169,10 +171,15 @@ Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadli
                                                ? number->second
                                                : inner_number(fmt::format("{}/{}", folder, tid))});
             if (trace(PTRACE_INTERRUPT, tid, 0, nullptr) != 0) return trace_error("stop", tid);
-            fresh.push_back(tid);
+            fresh.push_back({task.pid, tid});
         }
     }
-    for (const pid_t tid : fresh) GHOST_TRY(settle(tid, deadline));
+    for (const auto& [pid, tid] : fresh) {
+        const auto stopped = settle(tid, deadline);
+        GHOST_TRY(stopped);
+        const auto found = std::ranges::find(processes_, pid, &Process::pid);
+        found->stopped = found->stopped || *stopped;
+    }
     any = !fresh.empty();
     return {};
 }
