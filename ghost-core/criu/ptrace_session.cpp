@@ -33,7 +33,7 @@ constexpr size_t extended_bytes = 16384;  // the largest XSAVE area known is 110
 constexpr int64_t call_limit_us = 2000000;
 constexpr int most_stops = 64;  // on the way through one call; more is a bug
 constexpr int quick_looks = 200;
-constexpr int most_signals = 4;  // that are looked at
+constexpr int most_signals = 4;  // looked at in one call
 constexpr int64_t detach_limit_us = 5000000;
 constexpr int64_t kill_limit_us = 5000000;
 constexpr int stop_looks = 20000;  // 50 µs each
@@ -68,8 +68,7 @@ Result<int> wait_stop(pid_t tid, int64_t deadline) {
 }
 
 // To the stop of PTRACE_INTERRUPT, which has been asked for; signals on the way are delivered.
-// Whether its process is stopped by SIGSTOP or one of its kind: what /proc has said before it was
-// held may be over, by a SIGCONT that nobody hears of (ptrace(2), PTRACE_EVENT_STOP).
+// Whether its process is stopped by SIGSTOP or one of its kind (ptrace(2), PTRACE_EVENT_STOP).
 Result<bool> settle(pid_t tid, int64_t deadline) {
     for (int i = 0; i < most_stops; i++) {
         auto status = wait_stop(tid, deadline);
@@ -113,6 +112,26 @@ int inner_number(const std::string& folder) {
     return status ? status->numbers.back() : 0;
 }
 
+// Whether one of the signals that wait for the thread, or for its process, is such a one.
+Result<bool> has_waiting(pid_t tid, const auto& is_such) {
+    std::array<siginfo_t, most_signals> found;
+    for (const uint32_t shared : {0U, 1U})
+        for (uint64_t offset = 0;;) {
+            struct {
+                uint64_t offset;
+                uint32_t flags;
+                int32_t count;
+            } what{offset, shared, most_signals};
+            const long count =
+                trace(PTRACE_PEEKSIGINFO, tid, reinterpret_cast<uint64_t>(&what), found.data());
+            if (count < 0) return trace_error("look at signals of", tid);
+            if (std::any_of(found.begin(), found.begin() + count, is_such)) return true;
+            if (count < most_signals) break;
+            offset += static_cast<uint64_t>(count);
+        }
+    return false;
+}
+
 // As the kernel would when nobody but us has stopped it; a time to wait begins anew.
 void make_again(pid_t tid, user_regs_struct& registers) {
     const auto answer = static_cast<long>(registers.rax);
@@ -144,7 +163,7 @@ Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadli
                                 Waits& waits) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
-    std::vector<ThreadId> fresh;
+    std::vector<pid_t> fresh;
     for (const auto& task : *tasks) {
         if (task.state == 'Z')
             return make_error(Code::unsupported, "hold process", std::to_string(task.pid),
@@ -171,17 +190,29 @@ Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadli
                                                ? number->second
                                                : inner_number(fmt::format("{}/{}", folder, tid))});
             if (trace(PTRACE_INTERRUPT, tid, 0, nullptr) != 0) return trace_error("stop", tid);
-            fresh.push_back({task.pid, tid});
+            fresh.push_back(tid);
         }
     }
-    for (const auto& [pid, tid] : fresh) {
-        const auto stopped = settle(tid, deadline);
-        GHOST_TRY(stopped);
-        const auto found = std::ranges::find(processes_, pid, &Process::pid);
-        found->stopped = found->stopped || *stopped;
-    }
+    for (const pid_t tid : fresh) GHOST_TRY(settle(tid, deadline));
     any = !fresh.empty();
     return {};
+}
+
+// Only once all are held: one that is not may stop another one that is, or let it go on, and
+// neither /proc nor the stop of that one says so. From one stop to the next nothing is executed.
+Result<bool> PtraceSession::is_stopped(const Process& process, int64_t deadline) {
+    const pid_t tid = process.threads.front().tid;
+    if (trace(PTRACE_INTERRUPT, tid, 0, nullptr) != 0 || trace(PTRACE_CONT, tid, 0, nullptr) != 0)
+        return trace_error("stop", tid);
+    const auto stopped = settle(tid, deadline);
+    if (!stopped || *stopped) return stopped;
+    // It has been told, and takes it before anything else.
+    for (const auto& thread : process.threads) {
+        const auto waits =
+            has_waiting(thread.tid, [](const siginfo_t& one) { return one.si_signo == SIGSTOP; });
+        if (!waits || *waits) return waits;
+    }
+    return false;
 }
 
 Result<PtraceSession> PtraceSession::take(pid_t root, const Numbers& known, int64_t limit_us) {
@@ -189,6 +220,12 @@ Result<PtraceSession> PtraceSession::take(pid_t root, const Numbers& known, int6
     const int64_t deadline = monotonic_us() + limit_us;
     Waits waits;
     for (bool any = true; any;) GHOST_TRY(out.seize_new(root, known, deadline, any, waits));
+    std::erase_if(out.processes_, [](const Process& one) { return one.threads.empty(); });
+    for (auto& process : out.processes_) {
+        const auto stopped = is_stopped(process, deadline);
+        GHOST_TRY(stopped);
+        process.stopped = *stopped;
+    }
     waits.confirm();
     for (const auto& process : out.processes_)
         for (const auto& thread : process.threads) waits.go_on(process.pid, thread.tid);
@@ -380,23 +417,10 @@ void PtraceSession::take_up_waits(const Placements& threads) const {
         }
 }
 
+// In a stopped process SIGSTOP has nothing to do, and goes with SIGCONT; one that has been told to
+// stop is a stopped one.
 Result<bool> PtraceSession::has_signal(const Thread& thread) const {
-    for (const uint32_t shared : {0U, 1U}) {
-        struct {
-            uint64_t offset;
-            uint32_t flags;
-            int32_t count;
-        } what{0, shared, most_signals};
-        std::array<siginfo_t, most_signals> found;
-        const long count =
-            trace(PTRACE_PEEKSIGINFO, thread.tid, reinterpret_cast<uint64_t>(&what), found.data());
-        if (count < 0) return trace_error("look at signals of", thread.tid);
-        // In a stopped process SIGSTOP has nothing to do, and goes with SIGCONT.
-        if (std::any_of(found.begin(), found.begin() + count,
-                        [](const siginfo_t& one) { return one.si_signo != SIGSTOP; }))
-            return true;
-    }
-    return false;
+    return has_waiting(thread.tid, [](const siginfo_t& one) { return one.si_signo != SIGSTOP; });
 }
 
 Status PtraceSession::set_state(const Thread& thread, const ThreadState& state) const {

@@ -36,7 +36,7 @@ class PtraceSession {
     struct Process {
         pid_t pid = 0;
         int inner = 0;
-        bool stopped = false;         // by SIGSTOP or one of its kind
+        bool stopped = false;         // by SIGSTOP or one of its kind, or told to by SIGSTOP
         std::vector<Thread> threads;  // the leader first
     };
 
@@ -91,6 +91,7 @@ class PtraceSession {
     PtraceSession() = default;
     SocketWaits waits_on_sockets() const;
     void detach();
+    static Result<bool> is_stopped(const Process& process, int64_t deadline);
     Status seize_new(pid_t root, const Numbers& known, int64_t deadline, bool& any, Waits& waits);
 
     std::vector<Process> processes_;

@@ -351,41 +351,6 @@ TEST_F(Live, UncommittedMoveKeepsSource) {
     expect_one_whole(tree);
 }
 
-// A thread in the kernel that cannot be interrupted there (it waits for its vfork()ed child) does
-// not come to a stop in time; when it does, later, it is not left in it.
-TEST(PtraceSessionTest, TimeoutReleasesTree) {
-    if (geteuid() != 0) GTEST_SKIP() << "needs root";
-    const Pipe told = make_pipe();
-    const auto root = static_cast<pid_t>(
-        syscall(SYS_clone, SIGCHLD | CLONE_NEWPID, nullptr, nullptr, nullptr, 0L));
-    if (root == 0) {
-        if (write(told.in.get(), "x", 1) != 1) _exit(1);
-        if (vfork() == 0) {
-            const timespec some{0, 700'000'000};
-            nanosleep(&some, nullptr);
-            _exit(0);
-        }
-        waitpid(-1, nullptr, 0);
-        while (write(told.in.get(), "x", 1) == 1) usleep(50'000);
-        _exit(1);
-    }
-    char word = 0;
-    ASSERT_EQ(read(told.out.get(), &word, 1), 1);
-    usleep(100'000);
-    {
-        auto session = PtraceSession::take(root, PtraceSession::numbers(root), 100'000);
-        EXPECT_FALSE(session.ok());
-        EXPECT_EQ(session.error().code, Code::timeout);
-    }
-    pollfd again{told.out.get(), POLLIN, 0};
-    EXPECT_EQ(poll(&again, 1, 5000), 1);
-    for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", root)))
-        EXPECT_EQ(read_status(fmt::format("/proc/{}", tid))->tracer, 0);
-    EXPECT_TRUE(PtraceSession::take(root, PtraceSession::numbers(root), 2'000'000).ok());
-    kill(root, SIGKILL);
-    waitpid(root, nullptr, 0);
-}
-
 // Also what is changed after the skeleton has been taken.
 TEST_F(Live, ThreadsArePlacedAsBefore) {
     const auto bind = [](pid_t tid, size_t cpu) {
