@@ -170,7 +170,8 @@ class Target {
     std::optional<PtraceSession> session_;
     std::map<int, Copy> copies_;
     std::vector<FailedRun> failed_;
-    bool begins_anew_ = false;  // the ghost that was being made has no rest
+    bool begins_anew_ = false;     // the ghost that was being made has no rest
+    bool source_gave_up_ = false;  // and nothing comes in its place
     bool may_be_deferred_ = false;
     std::optional<FaultKeeper> keeper_;
     // Of pages that follow, from settle() on.
@@ -211,7 +212,8 @@ Status Target::hold() {
     GhostPart part(link_);
     Status made = make(part);
     begins_anew_ = part.begins_anew();
-    return made;
+    source_gave_up_ = part.given_up().has_value();
+    return source_gave_up_ ? given_up(*part.given_up()) : made;
 }
 
 Status Target::make(GhostPart& part) {
@@ -741,7 +743,7 @@ Status Target::until(Next end) {
     Status status = ask_clocks();
     while (status.ok()) {
         status = hold();
-        if (!status.ok() && (begins_anew_ || comes_anew(status))) {
+        if (!status.ok() && !source_gave_up_ && (begins_anew_ || comes_anew(status))) {
             drop();
             status = {};
             continue;

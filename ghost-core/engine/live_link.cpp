@@ -124,8 +124,10 @@ Result<size_t> GhostPart::read(void* data, size_t size) {
     while (used_ == piece_.size() && !ended_) {
         auto message = link_.receive();
         if (!message) return message.error();
-        if (message->type() == LiveMessageType::give_up)
+        if (message->type() == LiveMessageType::give_up) {
+            given_up_ = message->payload;
             return because(Code::refused, "the source gives up: " + message->payload);
+        }
         anew_ = message->type() == LiveMessageType::anew;
         if (anew_) return because(Code::busy, "the source takes its skeleton anew");
         if (message->type() != LiveMessageType::ghost &&

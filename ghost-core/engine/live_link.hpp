@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -139,10 +140,13 @@ class GhostPart : public Resource {
     Status finalize() override;
     // Another one follows in place of the rest of this one.
     bool begins_anew() const { return anew_; }
+    // Nothing follows; why, in the source's words.
+    const std::optional<std::string>& given_up() const { return given_up_; }
 
   private:
     LiveLink& link_;
     bool anew_ = false;
+    std::optional<std::string> given_up_;
     std::string piece_;
     size_t used_ = 0;
     bool ended_ = false;

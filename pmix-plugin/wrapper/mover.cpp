@@ -347,6 +347,7 @@ void Mover::finished(const Outgoing& answer) {
 }
 
 void Mover::call_off(const schema::Received& order) {
+    if (worker_.busy() && worker_.ended()) worker_done();  // what it has found is why, maybe
     if (worker_.busy()) {
         if (!change(S::calling_off)) return;
         last_order_ = order;

@@ -178,6 +178,34 @@ TEST_F(Live, AnotherDecidesWithBothTreesStopped) {
     }
 }
 
+// Whoever holds for somebody else hears it in the source's words, whatever it was just doing.
+TEST_F(Live, WhoHoldsIsToldWhyTheSourceGivesUp) {
+    for (const int quiets : {0, 1}) {
+        LiveTree tree(shared_.path(), 16, 2, 20);
+        ASSERT_TRUE(tree.wait_ready());
+        int quiet = 0;
+        auto from = request(tree);
+        from.leave_stopped = true;
+        from.quiet = [&](int64_t) -> Result<bool> {
+            if (quiet++ < quiets) return true;
+            return because(quiets == 0 ? Code::busy : Code::unsupported, "others than before");
+        };
+        const auto to = import_request(tree);
+        auto links = connect(secret);
+        Result<HeldTree> held = make_error(Code::internal, "not run");
+        std::thread importer([&] { held = live_hold(to, *links.target); });
+        const auto sent = live_export(from, *links.source);
+        links.source.reset();
+        importer.join();
+        EXPECT_EQ(sent.outcome, LiveOutcome::stayed);
+        EXPECT_EQ(why(sent), "others than before");
+        ASSERT_FALSE(held.ok());
+        EXPECT_EQ(held.error().code, Code::busy);
+        EXPECT_EQ(held.error().why, "others than before");
+        expect_one_whole(tree);
+    }
+}
+
 TEST_F(Live, LiveMoveIsComplete) {
     LiveTree tree(shared_.path(), 64, 4, 50);
     ASSERT_TRUE(tree.wait_ready());

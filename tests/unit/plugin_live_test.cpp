@@ -135,6 +135,38 @@ TEST(LiveMove, WhatFailsOnItsWayMovesByStop) {
     }
 }
 
+// Both ends have something to say of it: what becomes of the move is the same whoever is heard
+// first, and what the source has found is what the user hears.
+TEST(LiveMove, WhoIsHeardFirstMakesNoDifference) {
+    for (const auto source : {Stage::live, Stage::exporting, Stage::check})
+        for (const auto target : {Stage::live, Stage::importing, Stage::target})
+            for (const std::string mode : {"live", "auto"})
+                for (uint64_t seed = 0, seeds = seeds_of(20); seed < seeds; ++seed) {
+                    SCOPED_TRACE(
+                        fmt::format("{} {} {} {}", name_of(source), name_of(target), mode, seed));
+                    Cluster c(seed, 3, {0, 1});
+                    c.chance.latency_us = 2000;
+                    c.chance.fail_live = source;
+                    c.chance.fail_at_target = target;
+                    c.chance.fail_ranks = {1};
+                    Client& user = c.client();
+                    user.ask(migrate({1}, "gn2", mode));
+                    ASSERT_TRUE(c.run(9 * second, [&] { return !user.results.empty(); }));
+                    const Json& r = user.results[0];
+                    const bool stops = mode == "auto" && source != Stage::check;
+                    EXPECT_EQ(r["exit"], stops ? 0 : 1) << r;
+                    EXPECT_EQ(r["result"][0]["mode"], stops ? "stop" : "live") << r;
+                    EXPECT_EQ(c.restores, stops ? 2 : 1);
+                    EXPECT_EQ(c.node_of(1), stops ? 2U : 1U);
+                    const std::string error = r.value("error", "");
+                    const bool is_found = error.find("it has a timer") != std::string::npos;
+                    EXPECT_TRUE(stops || source == Stage::exporting || is_found) << error;
+                    EXPECT_TRUE(c.rank_attached(1));
+                    expect_sound(c);
+                    if (testing::Test::HasFailure()) return;
+                }
+}
+
 // What goes wrong by stop too is said, and the rank goes on.
 TEST(LiveMove, WhatFailsBothWaysIsRefused) {
     Cluster c(11, 3, {0, 1});
@@ -316,7 +348,9 @@ std::string mode_of(Cluster& c, std::mt19937_64& random) {
     if (random() % 2 == 0) return "live";
     if (random() % 3 == 0) c.chance.memory = 1 << 20;
     constexpr Stage ways[] = {Stage::live, Stage::exporting, Stage::importing};
+    constexpr Stage heard[] = {Stage::live, Stage::importing, Stage::target};
     if (const auto way = random() % 4; way < 3) c.chance.fail_live = ways[way];
+    if (const auto way = random() % 4; way < 3) c.chance.fail_at_target = heard[way];
     c.chance.fail_ranks = {1};
     return "auto";
 }

@@ -291,19 +291,24 @@ void MoveOperation::note_end(const Failed& m) {
     data_.end = m.why;
 }
 
-// What cannot go live may move by stop; B may have heard it from A. By auto so may what went wrong
-// on its way, unless something else was wrong before.
-void MoveOperation::look_for_stop(const Failed& m) {
-    if (is_decided()) return;
-    const bool tried = order_.chosen && is_live() && data_.state != S::aborting;
-    const bool on_its_way = m.stage == Stage::exporting || m.stage == Stage::importing;
-    if (m.stage == Stage::live || (tried && on_its_way)) data_.not_live = m.why;
+// What cannot go live may move by stop; by auto so may what went wrong on its way, unless something
+// else was wrong before. Who of the two is heard first makes no difference: B has heard from A why
+// that gives up, or sees no more than that it does; and A's own word counts.
+void MoveOperation::look_for_stop(NodeId from, const Failed& m) {
+    if (is_decided() || !is_live()) return;
+    const bool is_source = from == data_.from;
+    if (is_source && m.stage == Stage::check) return data_.not_live.clear();  // nor by stop
+    if (data_.state == S::aborting && !(is_source && m.stage == Stage::live)) return;
+    // What B lacks has been asked before; it is asked again by stop, before the rank is stopped.
+    const bool on_its_way = m.stage == Stage::exporting || m.stage == Stage::importing ||
+                            (m.stage == Stage::target && data_.connected);
+    if (m.stage == Stage::live || (order_.chosen && on_its_way)) data_.not_live = m.why;
 }
 
 void MoveOperation::on_failed(NodeId from, const Failed& m) {
     if (m.stage == Stage::standstill) return on_standstill(from, m.why);
     if (from == data_.from) note_end(m);
-    look_for_stop(m);
+    look_for_stop(from, m);
     const std::string whole = what_failed(from, m);
     switch (data_.state) {
         case S::aborting:

@@ -190,7 +190,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void all_switched();
     void note_end(const Failed& m);
     void look_for_end();
-    void look_for_stop(const Failed& m);
+    void look_for_stop(NodeId from, const Failed& m);
     void on_failed(NodeId from, const Failed& m);
     std::string what_failed(NodeId from, const Failed& m) const;
     void on_standstill(NodeId from, const std::string& why);

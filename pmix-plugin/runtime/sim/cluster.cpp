@@ -536,7 +536,8 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
         case ToWrapper::resume:
             expect_thread(m.as<Resume>().agent);
             w->exports = 0;
-            return let_run(w);
+            // What it has found before is said before.
+            return act(w, std::max(now, w->said), [this, w] { let_run(w); });
         case ToWrapper::go:
             expect_thread(m.as<Go>().agent);
             return go(w, seq);

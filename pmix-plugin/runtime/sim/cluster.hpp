@@ -104,9 +104,10 @@ struct Chance {
     // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import, export.
     std::optional<Stage> fail_stage;
     std::set<RankId> fail_ranks{0};
-    std::optional<Stage> fail_live;  // the same of the skeleton of a live move
-    int sketches = 1;                // that a live move takes
-    uint64_t memory = 1 << 30;       // of each rank
+    std::optional<Stage> fail_live;            // the same of the skeleton of a live move
+    std::optional<Stage> fail_at_target = {};  // and its target says this then, before it or after
+    int sketches = 1;                          // that a live move takes
+    uint64_t memory = 1 << 30;                 // of each rank
     int looks = 0;           // of 5 s each that a wrapper takes to prepare, without any bytes
     bool untracked = false;  // nobody can know what a rank writes
     int64_t write_us = 0;    // how long a ghost is written beside the latency
@@ -359,7 +360,7 @@ class Cluster {
     void exported(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     std::optional<RankId> sharer_runs() const;
     void expect_sharers_held(RankId rank);
-    void hang_up(const std::shared_ptr<Wrapper>& w);
+    void hang_up(const std::shared_ptr<Wrapper>& w, Stage stage, const char* why);
     void ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq);
     void go(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void welcome(const std::shared_ptr<Tree>& t, const kernet::RankWelcome& m);

@@ -20,8 +20,12 @@ void Cluster::connect(const std::shared_ptr<Wrapper>& w, const Connect& m) {
 
 // A live move: the skeleton is taken while the rank is quiet, and it need be no longer.
 void Cluster::sketch(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
-    if (chance.fail_live && chance.fail_ranks.contains(w->rank))
-        return say(w, Failed{.seq = seq, .stage = *chance.fail_live, .why = "it has a timer"});
+    if (chance.fail_live && chance.fail_ranks.contains(w->rank)) {
+        const char* why = "it has a timer";
+        if (const auto stage = chance.fail_at_target)
+            hang_up(w, *stage, *stage == Stage::live ? why : "the other side has hung up");
+        return say(w, Failed{.seq = seq, .stage = *chance.fail_live, .why = why});
+    }
     w->sketched = true;
     say(w, Sketched{seq});
 }
@@ -82,7 +86,7 @@ void Cluster::end_rank_slowly(RankId rank) {
     for (auto& w : wrappers_) {
         if (w->rank != rank || !w->alive || !w->tree || !w->tree->runs()) continue;
         drop_tree(*w->tree);
-        hang_up(w);
+        hang_up(w, Stage::importing, "the other side has hung up");
         return later(nobody, [this, w] {
             if (!w->alive) return;
             (void)w->control.send_text(schema::encode(Exit{0})).ok();
@@ -92,13 +96,11 @@ void Cluster::end_rank_slowly(RankId rank) {
 }
 
 // Where its rank goes a stream ends too early.
-void Cluster::hang_up(const std::shared_ptr<Wrapper>& w) {
+void Cluster::hang_up(const std::shared_ptr<Wrapper>& w, Stage stage, const char* why) {
     for (auto& b : wrappers_) {
         const bool waits = b->restore && b->alive && b->rank == w->rank && !b->tree;
         if (w->linked == 0 || !waits) continue;
-        say(b,
-            Failed{
-                .seq = w->linked, .stage = Stage::importing, .why = "the other side has hung up"});
+        say(b, Failed{.seq = w->linked, .stage = stage, .why = why});
     }
 }
 
