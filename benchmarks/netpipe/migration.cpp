@@ -31,9 +31,9 @@ json last_json(const std::string& output) {
 }
 
 Result<json> migrate(const Cluster& cluster, const Move& move) {
-    auto ended =
-        run(cluster.on("gn1", {"ghost", "migrate", "--rank", "1", "--to", move.new_node, "--json"}),
-            migrate_limit_s);
+    auto ended = run(cluster.on("gn1", {"ghost", "migrate", "--rank", "1", "--to", move.new_node,
+                                        "--mode", "stop", "--json"}),
+                     migrate_limit_s);
     if (!ended.ok()) return ended.error();
     json result = last_json(ended->output);
     if (ended->status != 0 || result.is_null()) {

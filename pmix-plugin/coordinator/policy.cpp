@@ -101,7 +101,7 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     (void)reader.value("ghost_own_ipc", parse_yes);  // the wrappers', who have nobody to tell
     policy.signal = reader.value("ghost_checkpoint_signal", parse_signal);
     policy.at_once = reader.value("ghost_migrate_at_once", parse_at_once);
-    policy.mode = reader.one_of("ghost_migrate_mode", {"stop", "auto", "live"});
+    policy.mode = reader.one_of("ghost_migrate_mode", {"auto", "live", "stop"});
     policy.live_from = reader.value("ghost_migrate_live_from", parse_bytes);
     (void)reader.value("ghost_node_dead_after", parse_duration_us);  // the adapter's
     (void)reader.value("ghost_spares", parse_count);                 // its also

@@ -24,7 +24,7 @@ struct SnapshotPolicy {
     std::string sign;      // file with the key that snapshots are signed with; empty: none are
     int signal = 0;        // that asks mpirun for a snapshot; 0: none
     size_t at_once = 0;    // operations on different ranks; 0: as the nodes' cores allow
-    std::string mode = "stop";  // of moves, if nothing else is said: auto, live or stop
+    std::string mode = "auto";  // of moves, if nothing else is said: auto, live or stop
     uint64_t live_from = 0;     // auto: bytes of memory below which a rank moves by stop
     std::string restart;        // folder of the snapshot this job goes on from; empty: a new job
     std::string signer;         // public key it has to be signed with; empty: it need not

@@ -34,7 +34,7 @@ constexpr Parameter table[] = {
     {"ghost_compress", "lz4", "Compression of snapshots: none, lz4 or zstd"},
     {"ghost_recover", "none",
      "Not available yet: bring a dead rank or node back from the last snapshot (rank, node, all)"},
-    {"ghost_migrate_mode", "stop",
+    {"ghost_migrate_mode", "auto",
      "How ranks move unless `ghost migrate --mode` says it: live, stop, or auto, which is live "
      "where that can be and is quicker"},
     {"ghost_migrate_live_from", "16M",

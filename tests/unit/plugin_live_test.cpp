@@ -223,11 +223,11 @@ TEST(LiveMove, ModeIsTheRequestsElseTheJobsElseChosen) {
         uint64_t memory;
         std::string done;
     } cases[] = {
-        {"", "", large, "stop"},         {"", "", small, "stop"},
+        {"", "", large, "live"},         {"", "", small, "stop"},
         {"auto", "", large, "live"},     {"auto", "", small, "stop"},
         {"live", "", small, "live"},     {"stop", "", large, "stop"},
         {"stop", "live", small, "live"}, {"live", "stop", large, "stop"},
-        {"stop", "auto", large, "live"}, {"lazy", "", large, "stop"},
+        {"stop", "auto", large, "live"}, {"lazy", "", large, "live"},
     };
     for (const auto& one : cases) {
         SCOPED_TRACE(one.parameter + " " + one.asked);
@@ -242,7 +242,8 @@ TEST(LiveMove, ModeIsTheRequestsElseTheJobsElseChosen) {
         ASSERT_TRUE(c.run(9 * second, [&] { return !user.results.empty(); }));
         const Json& row = user.results[0]["result"][0];
         EXPECT_EQ(row["mode"], one.done) << row;
-        const bool chosen = one.asked == "auto" || (one.asked.empty() && one.parameter == "auto");
+        const bool named = one.parameter == "live" || one.parameter == "stop";
+        const bool chosen = one.asked.empty() ? !named : one.asked == "auto";
         EXPECT_EQ(row.contains("memory"), chosen && one.done == "live") << row;
         EXPECT_EQ(row.contains("not_live"), chosen && one.done == "stop") << row;
         EXPECT_EQ(c.node_of(1), 2u);
@@ -343,7 +344,7 @@ INSTANTIATE_TEST_SUITE_P(All, LiveFaults,
                                     move_fault_names[std::get<1>(info.param)];
                          });
 
-// By auto it is small, or live, or becomes one by stop on its way.
+// By auto it moves live, or is small, or fails on its way and is tried by stop.
 std::string mode_of(Cluster& c, std::mt19937_64& random) {
     if (random() % 2 == 0) return "live";
     if (random() % 3 == 0) c.chance.memory = 1 << 20;

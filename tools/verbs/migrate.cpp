@@ -82,10 +82,10 @@ void define_migrate(CommandLine app, int& exit_status) {
                    "rank the one with the most free slots)");
     app.add_option(
            "--mode", args->mode,
-           "how memory moves: stop (the rank is stopped while its memory is copied), live "
-           "(it runs meanwhile, and is stopped for what it wrote last), or auto: live where "
-           "that can be and is quicker, else stop (default: the job's ghost_migrate_mode, "
-           "which is stop if nothing is said)")
+           "how memory moves: live (the rank runs meanwhile, and is stopped for what it wrote "
+           "last), stop (it is stopped while its memory is copied), or auto: live where that "
+           "can be and is quicker, else stop (default: the job's ghost_migrate_mode, which is "
+           "auto if nothing is said)")
         .one_of({"auto", "live", "stop"});
     app.add_flag("--with-sharers", args->with_sharers,
                  "move all ranks that share memory with these (an MPI shared window) along: they "
