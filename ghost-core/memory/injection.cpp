@@ -165,7 +165,7 @@ class Surgeon : public HeldThread {
         for (int i = 0; i < most_stops; i++) {
             auto status = wait_stop(deadline);
             if (!status) return status.error();
-            if (*status >> 16 == PTRACE_EVENT_STOP) return {};
+            if (is_settled(*status)) return {};
             // A signal on its way: it is delivered as without us. Other stops are left.
             const int signal =
                 *status >> 8 == SIGTRAP || is_syscall(*status) ? 0 : WSTOPSIG(*status);
@@ -223,11 +223,10 @@ class Surgeon : public HeldThread {
                 status = settle_again();
         }
         const auto left = waits_.left_on_socket_ns(pid_, tid_, saved_);
-        if (status.ok() && left && !stop_again_)
+        if (status.ok() && left && !is_stopped_)
             begin_again(pid_, tid_, monotonic_ns() + *left);  // the end of this thread lets it go
         else if (trace(PTRACE_DETACH, tid_, 0, nullptr) != 0 && status.ok())
             status = trouble("leave");
-        if (stop_again_) kill(pid_, SIGSTOP);
         return status;
     }
 
@@ -235,23 +234,31 @@ class Surgeon : public HeldThread {
         for (int i = 0; i < most_stops; i++) {
             auto status = wait_stop(monotonic_us() + call_limit_us);
             if (!status) return status.error();
-            if (*status >> 16 == PTRACE_EVENT_STOP) return {};
+            if (is_settled(*status)) return {};
             if (trace(PTRACE_CONT, tid_, 0, as_data(static_cast<uint64_t>(WSTOPSIG(*status)))) != 0)
                 return trouble("continue");
         }
         return make_error(Code::internal, "let go thread", std::to_string(tid_));
     }
 
+    // Which of them it is says whether the process is stopped (ptrace(2), PTRACE_EVENT_STOP).
+    bool is_settled(int status) {
+        is_stopped_ = status >> 16 == PTRACE_EVENT_STOP && WSTOPSIG(status) != SIGTRAP;
+        return status >> 16 == PTRACE_EVENT_STOP;
+    }
     static bool is_syscall(int status) { return status >> 8 == (SIGTRAP | 0x80); }
 
     Status to_syscall_stop() {
+        uint64_t signal = 0;
         for (int i = 0; i < most_stops; i++) {
-            if (trace(PTRACE_SYSCALL, tid_, 0, nullptr) != 0) return trouble("continue");
+            if (trace(PTRACE_SYSCALL, tid_, 0, as_data(signal)) != 0) return trouble("continue");
             auto status = wait_stop(monotonic_us() + call_limit_us);
             if (!status) return status.error();
             if (is_syscall(*status)) return {};
-            // SIGSTOP alone gets through the mask; it is sent once more at the end.
-            if (*status >> 16 == 0 && WSTOPSIG(*status) == SIGSTOP) stop_again_ = true;
+            // SIGSTOP alone gets through the mask. Kept back it would come after a SIGCONT that has
+            // followed it; so it is delivered, and this thread makes its calls all the same.
+            const bool is_stop = *status >> 16 == 0 && WSTOPSIG(*status) == SIGSTOP;
+            signal = is_stop ? SIGSTOP : 0;
         }
         return make_error(Code::internal, "call in thread", std::to_string(tid_));
     }
@@ -284,7 +291,7 @@ class Surgeon : public HeldThread {
     user_regs_struct saved_{};
     uint64_t mask_ = 0;
     Waits waits_;
-    bool masked_ = false, touched_ = false, stop_again_ = false;
+    bool masked_ = false, touched_ = false, is_stopped_ = false;
 };
 
 }  // namespace
