@@ -38,6 +38,9 @@ class Reading {
             case EventKind::restarted:
                 h_.restarted_from = event.snapshot.value_or("?");
                 return;
+            case EventKind::recovered:
+                ++h_.recoveries;
+                return started(event, at);
             case EventKind::move:
                 return moved(event, at);
             case EventKind::no_move:
@@ -197,6 +200,9 @@ std::string raw_words_of(const Event& e) {
         case EventKind::restarted:
             return fmt::format("the job goes on from snapshot {}{}", e.snapshot.value_or("?"),
                                took(e));
+        case EventKind::recovered:
+            return fmt::format("the job goes on from snapshot {}{}{}", e.snapshot.value_or("?"),
+                               took(e), because(e));
         case EventKind::restart:
             return fmt::format("a restart from snapshot {} begins{}", e.snapshot.value_or("?"),
                                by(e));
@@ -361,6 +367,7 @@ Json history_json(const JobHistory& h, bool whole) {
                 {"longest_downtime_us", h.longest_downtime_us},
                 {"snapshots", h.snapshots},
                 {"snapshots_failed", h.snapshots_failed},
+                {"recoveries", h.recoveries},
                 {"longest_pause_us", h.longest_pause_us},
                 {"unread", h.unread},
                 {"cut", h.cut}};

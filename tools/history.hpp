@@ -33,7 +33,7 @@ struct JobHistory {
     std::string restarted_from;     // a snapshot; empty: it is new
     std::vector<std::string> nodes;
     std::map<uint32_t, std::vector<Stay>> ranks;
-    size_t moves = 0, moves_failed = 0, snapshots = 0, snapshots_failed = 0;
+    size_t moves = 0, moves_failed = 0, snapshots = 0, snapshots_failed = 0, recoveries = 0;
     uint64_t bytes_moved = 0;
     int64_t longest_downtime_us = 0, longest_pause_us = 0;
     std::vector<plugin::Event> events;

@@ -49,6 +49,9 @@ void take(JobLife& life, const Event& event) {
             return named(life, event);
         case EventKind::started:
             return named(life, event);
+        case EventKind::recovered:  // under the same mpirun
+            life.loss.clear();
+            return;
         case EventKind::snapshot:
             life.saved = true;
             life.folder = event.folder.value_or("");

@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/exit_status.hpp"
 #include "base/log.hpp"
 #include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/coordinator/clients.hpp"
@@ -31,6 +34,14 @@ constexpr size_t batch_bytes = 64 * 1024;
 constexpr size_t most_named = 8;  // ranks, in a message
 constexpr int most_at_node = 8;   // moves at the same time, if nothing is said
 
+// 0: no signal.
+std::string how_it_ended(int signal) {
+    const char* name = sigabbrev_np(signal);
+    return signal == 0       ? "has given up"
+           : name != nullptr ? fmt::format("was killed by SIG{}", name)
+                             : fmt::format("was killed by signal {}", signal);
+}
+
 }  // namespace
 
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
@@ -49,6 +60,13 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     std::vector<RankId> ranks_on(NodeId node) const;
     std::string why_lost(NodeId node) const;
     void rank_lost(RankId rank, int signal);
+    void rank_died(NodeId from, const RankDied& m);
+    bool recover(const std::string& lost, std::optional<RankId> rank, int status);
+    std::string newest_snapshot() const;
+    std::string why_not_recovered() const;
+    std::string why_input_is_lost() const;
+    bool dies_again(RankId rank, const std::string& snapshot);
+    void recovered(const Restart& restart);
     void lost(NodeId node);
     bool hosts_ranks(NodeId node) const;
     void publish(const std::vector<kernet::Location>& locations);
@@ -101,6 +119,16 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     std::optional<TimerId> asked_limit_;
     bool launched_ = false;
     bool running_ = false;
+    // --- recoveries ---
+    int recoveries_ = 0;
+    std::map<RankId, int64_t> input_;  // bytes of input that ranks have been given
+    // The last death of a rank: how long it had computed since that snapshot.
+    struct Death {
+        std::optional<RankId> rank;
+        std::string snapshot;
+        int64_t computed_us = 0;
+    } last_death_;
+    int64_t went_on_ = 0;  // after the last recovery: µs, the coordinator's clock
 };
 
 Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings settings)
@@ -229,6 +257,11 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::located:
             publish({m.as<Located>().location});
             return launched();
+        case DaemonMessage::rank_died:
+            return rank_died(from, m.as<RankDied>());
+        case DaemonMessage::input_taken:
+            input_[m.as<InputTaken>().rank] = m.as<InputTaken>().bytes;
+            return;
         case DaemonMessage::snap_up:
         case DaemonMessage::snap_progress:
             // Those of daemons below are for this node's own agent.
@@ -252,6 +285,7 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::aborted:
         case DaemonMessage::leaving:
         case DaemonMessage::joined:
+        case DaemonMessage::recovering:
             if (!engine_.message(from, m)) late_move_message(job_, from, m);
             return;
         default:
@@ -272,9 +306,122 @@ bool Coordinator::Impl::node_lost(NodeId node) {
     const bool running = adapter_.job_running();
     if (running && !hosts_ranks(node)) return liveness_.give_up(node, false), true;
     const std::string why = why_lost(node);  // before its ranks are forgotten
+    const auto ranks = ranks_on(node);
+    if (running && policy_.recover.nodes) {
+        liveness_.dismiss(node);
+        if (recover(fmt::format("node {} was lost", liveness_.name_of(node)), {}, 1)) {
+            events_.node_lost(liveness_.name_of(node), ranks);
+            // The runtime gives it up when this returns.
+            adapter_.after(0, [weak = weak_from_this(), node] {
+                if (auto self = weak.lock(); self && self->running_)
+                    self->adapter_.tell_all(NodeLost{node});
+            });
+            return true;
+        }
+    }
     lost(node);
     if (running) adapter_.abort_job(1, why);
     return running;
+}
+
+// --- recoveries ---
+
+// The runtime of its node has not been told, and waits for our word.
+void Coordinator::Impl::rank_died(NodeId from, const RankDied& m) {
+    const int signal = m.status > 128 && m.status != lost_server_status ? m.status - 128 : 0;
+    const std::string lost = fmt::format("rank {} {} on {}", m.rank, how_it_ended(signal),
+                                         liveness_.name_of(from));
+    const int status = m.status == 0 ? 1 : m.status;
+    if (!policy_.recover.ranks || !recover(lost, m.rank, status))
+        return adapter_.tell(from, RankEnds{m.rank});
+    events_.rank_lost(m.rank, liveness_.name_of(from), signal);
+}
+
+// On a disk that every node may see; empty: there is none.
+std::string Coordinator::Impl::newest_snapshot() const {
+    const SnapshotRun* last = snapshots_.last();
+    if (last == nullptr) return policy_.restart;
+    return last->folder == policy_.memory ? std::string() : last->folder + "/" + last->name;
+}
+
+// Input that ranks were given after the snapshot, or that waits for them on its way, cannot be
+// given again. Empty: there is none.
+std::string Coordinator::Impl::why_input_is_lost() const {
+    const SnapshotRun* last = snapshots_.last();
+    const auto input = last != nullptr ? last->job.input : Manifest::Input();
+    std::map<RankId, int64_t> taken = input_, saved;
+    if (last != nullptr)
+        for (const Written& row : last->written.written)
+            if (row.stdin_bytes != 0) saved[row.rank] = row.stdin_bytes;
+    for (const auto& [rank, bytes] : saved) taken.try_emplace(rank, bytes);
+    std::erase_if(taken, [](const auto& one) { return one.second == 0; });
+    if (taken.empty()) return {};
+    std::error_code failed;
+    const auto size = std::filesystem::file_size(input.path, failed);
+    for (const auto& [rank, bytes] : taken) {
+        const bool all = !failed && !input.path.empty() && rank == input.rank && bytes > 0 &&
+                         saved[rank] == bytes && input.offset + static_cast<uint64_t>(bytes) == size;
+        if (!all)
+            return fmt::format("rank {} was given standard input that cannot be given again", rank);
+    }
+    return {};
+}
+
+std::string Coordinator::Impl::why_not_recovered() const {
+    if (!launched_ || !adapter_.job_running()) return why_no_job(job_);
+    if (recoveries_ >= policy_.recover_most)
+        return fmt::format("it has gone on {} times already (ghost_recover_max)", recoveries_);
+    if (newest_snapshot().empty()) return "it has no snapshot on a disk";
+    if (const SnapshotRun* last = snapshots_.last(); last != nullptr && last->node_local)
+        return "its snapshots are on the nodes' own disks (ghost_checkpoint_dir)";
+    if (snapshots_.stopped()) return *refusal(job_);
+    if (adapter_.guests() > 0) return "processes that it has spawned are running";
+    if (adapter_.relayed())
+        return "daemons speak through others (more than 64 nodes, or routed_radix)";
+    for (const RankInfo& info : adapter_.ranks())
+        if (auto why = why_not_running(info)) return *why;
+    return why_input_is_lost();
+}
+
+// It has come to the same point again: the next time would be no other.
+bool Coordinator::Impl::dies_again(RankId rank, const std::string& snapshot) {
+    constexpr int64_t soon_us = 60'000'000, same_us = 1'000'000;
+    const SnapshotRun* last = snapshots_.last();
+    const int64_t taken = last != nullptr ? last->started + last->lasted : 0;
+    const int64_t computed = settings_.now() - std::max(taken, went_on_);
+    const Death before = std::exchange(last_death_, {rank, snapshot, computed});
+    return before.rank == rank && before.snapshot == snapshot && computed < soon_us &&
+           std::abs(computed - before.computed_us) < std::max(same_us, computed / 20);
+}
+
+// False: the job ends, as it would without.
+bool Coordinator::Impl::recover(const std::string& lost, std::optional<RankId> rank, int status) {
+    if (engine_.lost(lost)) return true;
+    std::string why = why_not_recovered();
+    if (why.empty() && rank && dies_again(*rank, newest_snapshot()))
+        why = fmt::format("rank {} has ended twice after the same time of computing", *rank);
+    if (!why.empty()) {
+        say(fmt::format("{}, and the job cannot go on from its snapshot: {}", lost, why));
+        return false;
+    }
+    ++recoveries_;
+    snapshots_.stop();
+    fences_.forget();
+    epochs_.give_all_back();
+    locations_ = {};
+    changed_.clear();
+    engine_.interrupt(lost, recovery_request(job_, {newest_snapshot(), lost, status},
+                                             [this](const Restart& one) { recovered(one); }));
+    return true;
+}
+
+void Coordinator::Impl::recovered(const Restart& restart) {
+    if (restart.state != RestartState::done) return;
+    epochs_.set(restart.epoch);
+    went_on_ = settings_.now();
+    say(fmt::format("{}: the job goes on from snapshot {} of {} ({} ranks, {:.1f} s)", restart.lost,
+                    restart.name, restart.taken, restart.ranks,
+                    static_cast<double>(restart.lasted) / 1e6));
 }
 
 std::vector<RankId> Coordinator::Impl::ranks_on(NodeId node) const {
@@ -306,11 +453,7 @@ void Coordinator::Impl::rank_lost(RankId rank, int signal) {
     events_.rank_lost(rank, node, signal);
     const std::string way = way_on(job_);
     if (way.empty()) return;
-    const char* name = sigabbrev_np(signal);
-    const std::string how = signal == 0       ? "has given up"
-                            : name != nullptr ? fmt::format("was killed by SIG{}", name)
-                                              : fmt::format("was killed by signal {}", signal);
-    say(fmt::format("rank {} {}{}: {}", rank, how, node.empty() ? "" : " on " + node, way));
+    say(fmt::format("rank {} {}{}: {}", rank, how_it_ended(signal), node.empty() ? "" : " on " + node, way));
 }
 
 void Coordinator::Impl::lost(NodeId node) {

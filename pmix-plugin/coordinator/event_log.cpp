@@ -215,6 +215,12 @@ void EventLog::over(const Grow& grow) {
 void EventLog::over(const Restart& restart) {
     if (restart.state != RestartState::done) return;
     Event event = make_event(EventKind::restarted);
+    if (restart.recovers()) {
+        event = start_event();
+        event.event = event_names[static_cast<size_t>(EventKind::recovered)];
+        say_why(event, restart.lost);
+        told_.clear();  // ranks that were lost are back
+    }
     event.job = adapter_.job_name();
     event.snapshot = restart.name;
     event.folder = restart.folder;

@@ -7,7 +7,6 @@
 
 #include "base/own_file.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
-#include "pmix-plugin/settings/parameters.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 
@@ -105,6 +104,8 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     policy.live_from = reader.value("ghost_migrate_live_from", parse_bytes);
     (void)reader.value("ghost_node_dead_after", parse_duration_us);  // the adapter's
     (void)reader.value("ghost_spares", parse_count);                 // its also
+    policy.recover = reader.value("ghost_recover", parse_recover);
+    policy.recover_most = reader.value("ghost_recover_max", parse_count);
     policy.restart = reader.text("ghost_restart");
     policy.signer = reader.text("ghost_restart_signer");
     policy.memory = memory_folder(policy.restart);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
 
 namespace ghost::plugin {
 
@@ -27,6 +28,8 @@ struct SnapshotPolicy {
     std::string mode = "auto";  // of moves, if nothing else is said: auto, live or stop
     uint64_t live_from = 0;     // auto: bytes of memory below which a rank moves by stop
     std::string restart;        // folder of the snapshot this job goes on from; empty: a new job
+    Recover recover;            // from what the job goes on by itself
+    int recover_most = 0;       // how often
     std::string signer;         // public key it has to be signed with; empty: it need not
 };
 

@@ -22,6 +22,7 @@ namespace ghost::plugin {
 enum class EventKind : uint8_t {
     started,       // ranks run: the log begins with it
     restarted,     // they go on from a snapshot
+    recovered,     // the same, under the same mpirun, after a loss
     restart,       // `ghost restart` has begun one (in the log beside the snapshots only)
     asked,         // somebody has asked for something
     cancelled,     // and it was undone, before or while it was done
@@ -47,11 +48,10 @@ enum class EventKind : uint8_t {
     other,  // of a newer Ghost
 };
 inline constexpr const char* event_names[] = {
-    "started",   "restarted",   "restart",     "asked",    "cancelled",
-    "moving",    "move",        "not_live",    "no_move",  "snapshotting",
-    "snapshot",  "no_snapshot", "continued",   "draining", "drained",
-    "no_drain",  "joining",     "node_joined", "no_grow",  "node_left",
-    "node_lost", "rank_lost",   "ranks_ended", "ended",    "other"};
+    "started",  "restarted", "recovered",   "restart",   "asked",       "cancelled", "moving",
+    "move",     "not_live",  "no_move",     "snapshotting", "snapshot",  "no_snapshot",
+    "continued", "draining", "drained", "no_drain", "joining", "node_joined", "no_grow",
+    "node_left", "node_lost", "rank_lost", "ranks_ended", "ended", "other"};
 
 // Which ranks are on a node.
 struct NodePlace {

@@ -219,6 +219,11 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void go_on(RankSlot& slot);
     bool restart_wrapper_died(RankSlot& slot, int status);
 
+    // --- recovery.cpp ---
+    bool rank_died(RankId rank, int status);
+    void recover_stop(const RecoverStop& m);
+    void recover_start(const RecoverStart& m);
+
     // --- sharing.cpp ---
     std::set<RankId> unit_of(const RankSlot& slot);
     std::string add_sharers(const RankSlot& slot, std::vector<uint32_t>& unit,
@@ -270,6 +275,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     SnapshotParticipant participant_;
     Snapshot snapshot_;
     uint32_t restart_epoch_ = 0;
+    bool recovering_ = false;  // from `recover_stop` until the ranks are back
     // The slots' own: by unit, the lowest rank that shares it, and its id.
     std::map<std::tuple<uint64_t, RankId, std::string>, std::weak_ptr<const Fd>> shared_files_;
     bool running_ = false;

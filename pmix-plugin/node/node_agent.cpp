@@ -44,6 +44,10 @@ Status NodeAgent::Impl::start() {
         auto self = weak.lock();
         return self && self->running_ && self->wrapper_died(rank, status);
     });
+    adapter_.on_rank_died([weak](RankId rank, int status) {
+        auto self = weak.lock();
+        return self && self->running_ && self->rank_died(rank, status);
+    });
     try_listen();
     return {};
 }
@@ -334,6 +338,12 @@ void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
             return leave(m.as<AskLeave>());
         case DaemonMessage::node_joins:
             return join(m.as<NodeJoins>());
+        case DaemonMessage::recover_stop:
+            return recover_stop(m.as<RecoverStop>());
+        case DaemonMessage::recover_start:
+            return recover_start(m.as<RecoverStart>());
+        case DaemonMessage::rank_ends:
+            return adapter_.let_end(m.as<RankEnds>().rank);
         case DaemonMessage::prepare:
             return prepare(m.as<Prepare>());
         case DaemonMessage::connect:
@@ -439,6 +449,7 @@ void NodeAgent::Impl::wrapper_message(RankSlot& s, const schema::Received& m,
             return stdin_closed(s);
         case FromWrapper::stdin_taken:
             s.input_bytes = m.as<StdinTaken>().bytes;
+            if (settings_.recovers) report(InputTaken{s.rank, s.input_bytes});
             return;
         case FromWrapper::exit:
             return wrapper_exit_said(s, m.as<Exit>());

@@ -42,6 +42,7 @@ struct NodeSettings {
     // against it, as also if there is no such function.
     std::function<std::string(pid_t init)> tied;
     bool looks_for_sharers = false;  // of memory, for wrappers that may not themselves
+    bool recovers = false;           // the job goes on after the loss of a rank
 };
 
 // Owned by the plugin; used on the loop only. The adapter must outlive it.

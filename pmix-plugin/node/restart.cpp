@@ -76,13 +76,14 @@ void NodeAgent::Impl::go_on(RankSlot& s) {
     s.wrapper->tell(Go{0, s.rank, s.thread});
 }
 
-// True: the runtime is not told, the coordinator ends the job with all reasons.
+// True: the runtime is not told, the coordinator ends the job with all reasons. In a recovery the
+// runtime has to know that the wrapper is gone before it can start the next.
 bool NodeAgent::Impl::restart_wrapper_died(RankSlot& s, int status) {
     snapshot_failed(s, Stage::importing, fmt::format("its wrapper ended with status {}", status));
     s.ended = true;
     if (s.wrapper) std::exchange(s.wrapper, nullptr)->close();
     participant_.poke();
-    return true;
+    return !recovering_;
 }
 
 }  // namespace ghost::plugin

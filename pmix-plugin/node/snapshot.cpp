@@ -136,6 +136,7 @@ void NodeAgent::Impl::step_answered(ParticipantStep step) {
         s.snap.participates = s.snap.restart = false;
         s.sharing = {};
     }
+    if (step == ParticipantStep::restarted) recovering_ = false;
     if (step == ParticipantStep::aborted) discard_own_folder();
 }
 

@@ -229,6 +229,13 @@ void SnapshotParticipant::tell_progress() {
     messenger_.tell(tree_.root() ? coordinator : tree_.parent(), StepProgress{seq_, bytes, total});
 }
 
+void SnapshotParticipant::forget() {
+    stop();
+    answered_ = true;
+    below_.clear();
+    progress_.clear();
+}
+
 void SnapshotParticipant::stop() {
     if (progress_timer_) loop_.cancel(*progress_timer_);
     progress_timer_.reset();

@@ -77,6 +77,8 @@ class SnapshotParticipant {
     // A local rank's transfer went on.
     void progressed();
     void stop();
+    // What was under way is nobody's any more: a recovery follows.
+    void forget();
 
     ParticipantStep step() const { return step_; }
     uint64_t seq() const { return seq_; }

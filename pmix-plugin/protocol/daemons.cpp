@@ -133,9 +133,9 @@ constexpr Field snap_end_fields[] = {
     field<&SnapEnd::remove_seconds>("remove_seconds", folders),
 };
 constexpr Field restart_prepare_fields[] = {
-    field<&RestartPrepare::seq>("seq", "0"),
+    field<&RestartPrepare::seq>("seq", "0, or that of the recovery"),
     field<&RestartPrepare::tree>("tree", "daemons that answer"),
-    field<&RestartPrepare::epoch>("epoch", "the snapshot's + 1"),
+    field<&RestartPrepare::epoch>("epoch", "higher than every one so far"),
 };
 constexpr Field trouble_fields[] = {
     field<&RankTrouble::rank>("rank", "whose"),
@@ -166,6 +166,35 @@ constexpr Field step_progress_fields[] = {
     field<&StepProgress::seq>("seq", operation),
     field<&StepProgress::bytes>("bytes", "done, here and below").in("bytes"),
     field<&StepProgress::total>("total", "of so many").in("bytes"),
+};
+constexpr Field rank_died_fields[] = {
+    field<&RankDied::rank>("rank", "whose"),
+    field<&RankDied::status>("status", "128 and the signal's number, that of one that gave up, or 0"),
+};
+constexpr Field rank_ends_fields[] = {field<&RankEnds::rank>("rank", "whose")};
+constexpr Field input_taken_fields[] = {
+    field<&InputTaken::rank>("rank", "whose"),
+    field<&InputTaken::bytes>("bytes", "of standard input, since the job began; -1: not known"),
+};
+constexpr Field recover_stop_fields[] = {
+    field<&RecoverStop::seq>("seq", operation),
+    field<&RecoverStop::lost>("lost", "daemons that are no part of the job any more"),
+};
+constexpr Field place_fields[] = {
+    field<&RankPlace::rank>("rank", "whose"),
+    field<&RankPlace::node>("node", "daemon it is to be at"),
+};
+constexpr Field recover_start_fields[] = {
+    field<&RecoverStart::seq>("seq", operation),
+    field<&RecoverStart::life>("life", "the job's from now on"),
+    field<&RecoverStart::snapshot>("snapshot", "its folder"),
+    field<&RecoverStart::places>("places", "every rank's"),
+    field<&RecoverStart::input_ended>("input_ended", "mpirun has no more input").or_default(),
+};
+constexpr Field recovering_fields[] = {
+    field<&Recovering::seq>("seq", operation),
+    field<&Recovering::started>("started", "that of `recover_start`").or_default(),
+    field<&Recovering::why>("why", "empty: it is done").or_default(),
 };
 constexpr Field streams_here_fields[] = {
     field<&StreamsHere::tcp>("tcp", "where this node's manager listens"),
@@ -265,6 +294,21 @@ constinit const Record StepUp::table = record<StepUp>(
     "snap_up", "to the parent in the tree, by its root to C: a step is answered", step_up_fields);
 constinit const Record StepProgress::table = record<StepProgress>(
     "snap_progress", "the same way, twice a second at most: how far it is", step_progress_fields);
+constinit const Record RankDied::table = record<RankDied>(
+    "rank_died", "a rank was killed, or gave up; `recover_stop` or `rank_ends`", rank_died_fields);
+constinit const Record RankEnds::table = record<RankEnds>(
+    "rank_ends", "to its node: the runtime is told of that rank's end", rank_ends_fields);
+constinit const Record InputTaken::table = record<InputTaken>(
+    "input_taken", "with ghost_recover: a rank has been given more input", input_taken_fields);
+constinit const Record RecoverStop::table = record<RecoverStop>(
+    "recover_stop", "to all: every rank is ended and forgotten; `recovering`", recover_stop_fields);
+constinit const Record RankPlace::table =
+    record<RankPlace>("place", "where a rank is to be", place_fields, schema::Form::array);
+constinit const Record RecoverStart::table = record<RecoverStart>(
+    "recover_start", "to all: a wrapper is started for every rank; `recovering`",
+    recover_start_fields);
+constinit const Record Recovering::table =
+    record<Recovering>("recovering", "all of that is done here", recovering_fields);
 constinit const Record StreamsWanted::table =
     record<StreamsWanted>("streams_wanted", "the first process has come to this node's address");
 constinit const Record StreamsOpen::table =
@@ -317,6 +361,9 @@ constexpr schema::Message messages[] = {
     message<RestartPrepare>(D::restart_prepare, Sequence::order),
     message<StepOrder>(D::restart_import, "restart_import", "to all; step `held`", Sequence::order),
     message<StepOrder>(D::restart_go, "restart_go", "to all; step `restarted`", Sequence::order),
+    message<RecoverStop>(D::recover_stop, Sequence::order),
+    message<RecoverStart>(D::recover_start, Sequence::order),
+    message<RankEnds>(D::rank_ends),
     message<StreamsOpen>(D::streams_open),
     message<StreamsNodes>(D::streams_nodes),
     message<JobControlDone>(D::job_control_done),
@@ -337,6 +384,9 @@ constexpr schema::Message messages[] = {
     message<Aborted>(D::aborted, Sequence::answer),
     message<Leaving>(D::leaving, Sequence::answer),
     message<Joined>(D::joined, Sequence::answer),
+    message<RankDied>(D::rank_died),
+    message<InputTaken>(D::input_taken),
+    message<Recovering>(D::recovering, Sequence::answer),
     message<StreamsWanted>(D::streams_wanted),
     message<StreamsHere>(D::streams_here),
     message<JobControlAsked>(D::job_control),

@@ -34,6 +34,9 @@ enum class DaemonMessage : uint8_t {
     restart_prepare,
     restart_import,
     restart_go,
+    recover_stop,
+    recover_start,
+    rank_ends,
     streams_open,
     streams_nodes,
     job_control_done,
@@ -55,6 +58,9 @@ enum class DaemonMessage : uint8_t {
     aborted,
     leaving,
     joined,
+    rank_died,
+    input_taken,
+    recovering,
     streams_wanted,
     streams_here,
     job_control,
@@ -293,6 +299,48 @@ struct StepProgress {
     uint64_t seq = 0;
     uint64_t bytes = 0;
     uint64_t total = 0;
+    static const schema::Record table;
+};
+
+// --- a recovery ---
+
+// A rank here was killed, or gave up; the runtime has not been told.
+struct RankDied {
+    uint32_t rank = 0;
+    int32_t status = 0;
+    static const schema::Record table;
+};
+struct RankEnds {
+    uint32_t rank = 0;
+    static const schema::Record table;
+};
+struct InputTaken {
+    uint32_t rank = 0;
+    int64_t bytes = 0;
+    static const schema::Record table;
+};
+struct RecoverStop {
+    uint64_t seq = 0;
+    std::vector<uint32_t> lost;
+    static const schema::Record table;
+};
+struct RankPlace {
+    uint32_t rank = 0;
+    uint32_t node = 0;
+    static const schema::Record table;
+};
+struct RecoverStart {
+    uint64_t seq = 0;
+    std::string life;
+    std::string snapshot;
+    std::vector<RankPlace> places;
+    bool input_ended = false;
+    static const schema::Record table;
+};
+struct Recovering {
+    uint64_t seq = 0;
+    bool started = false;
+    std::string why;
     static const schema::Record table;
 };
 

@@ -33,7 +33,9 @@ constexpr Parameter table[] = {
     {"ghost_incremental", "1", "Write only pages that changed since the last snapshot (0 or 1)"},
     {"ghost_compress", "lz4", "Compression of snapshots: none, lz4 or zstd"},
     {"ghost_recover", "none",
-     "Not available yet: bring a dead rank or node back from the last snapshot (rank, node, all)"},
+     "After the loss of a rank, a node, or either (rank, node, all) the job goes on from its last "
+     "snapshot under the same mpirun; none: it ends"},
+    {"ghost_recover_max", "10", "How often it does at most"},
     {"ghost_migrate_mode", "auto",
      "How ranks move unless `ghost migrate --mode` says it: live, stop, or auto, which is live "
      "where that can be and is quicker"},
@@ -118,6 +120,15 @@ Result<uint64_t> parse_bytes(const std::string& text) {
     auto bytes = with_unit(text, byte_units, "the amount of bytes");
     if (!bytes) return bytes.error();
     return static_cast<uint64_t>(std::llround(*bytes));
+}
+
+Result<Recover> parse_recover(const std::string& text) {
+    if (text == "none") return Recover{};
+    if (text == "rank") return Recover{true, false};
+    if (text == "node") return Recover{false, true};
+    if (text == "all") return Recover{true, true};
+    return make_error(Code::invalid, "understand what to recover from", text,
+                      "it is none of none, rank, node, all");
 }
 
 Result<int> parse_count(const std::string& text) {

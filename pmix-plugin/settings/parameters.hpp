@@ -35,6 +35,13 @@ inline constexpr const char* own_ipc_variable = "OMPI_MCA_ghost_own_ipc";
 // Values as a user writes them. invalid, with the text, if it is none.
 Result<int64_t> parse_duration_us(const std::string& text);  // "90", "90s", "10m", "2h", "1d"
 Result<uint64_t> parse_bytes(const std::string& text);       // "1000000", "200M", "1G" (of 1024)
+// What a job recovers from by itself (ghost_recover).
+struct Recover {
+    bool ranks = false;
+    bool nodes = false;
+    bool any() const { return ranks || nodes; }
+};
+Result<Recover> parse_recover(const std::string& text);
 Result<int> parse_count(const std::string& text);
 // "URG", "SIGURG" or "23" as the number; "none" and "0" as 0.
 Result<int> parse_signal(const std::string& text);

@@ -10,6 +10,7 @@
 #include "pmix-plugin/coordinator/coordinator.hpp"
 #include "pmix-plugin/events/files.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/runtime/orte41/adapter.hpp"
 #include "pmix-plugin/streams/node_streams.hpp"
@@ -62,6 +63,8 @@ void start() {
             plugin.roster = std::make_unique<StreamRoster>(plugin.adapter, StreamRosterSettings{});
     }
     node.looks_for_sharers = geteuid() != 0;
+    const auto recover = parse_recover(plugin.adapter.parameter("ghost_recover").value_or("none"));
+    node.recovers = recover && recover->any();
     plugin.agent = std::make_unique<NodeAgent>(plugin.adapter, node);
     if (plugin.adapter.is_coordinator()) {
         CoordinatorSettings settings;

@@ -15,6 +15,7 @@
 
 #include "pmix-plugin/runtime/pmix/job_control.h"
 #include "pmix-plugin/runtime/pmix/pmix_collectives.h"
+#include "pmix-plugin/runtime/pmix/pmix_recovery.h"
 #include "pmix-plugin/shells/plugin.hpp"
 
 PMIX_EXPORT extern pmix_pnet_base_component_t pmix_mca_pnet_ghost_component;
@@ -42,6 +43,8 @@ static pmix_status_t module_init(void) {
     pmix_host_server.tool_connected = take_tool;
     ghost_pmix_install_job_control();
     ghost_pmix_install_collectives();
+    const char* recover = getenv("OMPI_MCA_ghost_recover");
+    if (recover && 0 != strcmp(recover, "none")) ghost_pmix_install_recovery();
     ghost_plugin_start();
     return PMIX_SUCCESS;
 }

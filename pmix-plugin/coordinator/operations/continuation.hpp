@@ -41,7 +41,7 @@ class ContinueOperation : public StagedOperation<Continuation, continuation_stat
     void begin() override;
     void message(NodeId from, const schema::Received& m) override;
     void node_lost(NodeId) override { tell(); }
-    void stop() override { stop_timers(); }
+    void stop(const std::string& /*why*/) override { stop_timers(); }
     void show(Json&) const override {}
 
   private:

@@ -265,17 +265,35 @@ void Engine::node_lost(NodeId node) {
         if (!operation->is_over()) operation->node_lost(node);
 }
 
+bool Engine::lost(const std::string& why) {
+    return std::ranges::any_of(under_way(), [&](Operation* one) { return one->lost(why); });
+}
+
+// What one of them would still add waits behind.
+void Engine::interrupt(const std::string& why, Request request) {
+    beginning_ = true;
+    stop_all(why);
+    beginning_ = false;
+    running_.push_back({std::move(request), {}, false, {}});
+    go_on(running_.back());
+}
+
+void Engine::stop_all(const std::string& why) {
+    std::list<Running> all;
+    all.swap(running_);
+    for (Running& running : all) {
+        const bool goes = !running.is_over();
+        for (const auto& one : running.operations)
+            if (!one->is_over()) one->stop(why);
+        if (!goes && running.request.refuse) running.request.refuse(why);
+    }
+}
+
 void Engine::stop(const std::string& why) {
     if (std::exchange(stopped_, true)) return;
     if (soon_) loop_.cancel(*soon_);
     soon_.reset();
-    for (Running& running : running_) {
-        const bool goes = !running.is_over();
-        for (const auto& one : running.operations)
-            if (!one->is_over()) one->stop();
-        if (!goes && running.request.refuse) running.request.refuse(why);
-    }
-    running_.clear();
+    stop_all(why);
     for (Request& request : std::exchange(waiting_, {})) {
         if (request.refuse) request.refuse(why);
     }

@@ -93,6 +93,10 @@ class Engine {
     // False: no operation has this number.
     bool message(NodeId from, const schema::Received& m);
     void node_lost(NodeId node);
+    // False: no operation under way ends the ranks and starts them anew.
+    bool lost(const std::string& why);
+    // All ranks are lost: ends every operation, and begins this request; what waits goes on waiting.
+    void interrupt(const std::string& why, Request request);
     // Ends all operations; nothing begins any more. Later calls do nothing.
     void stop(const std::string& why);
 
@@ -137,6 +141,7 @@ class Engine {
     bool room_at(const std::set<NodeId>& nodes) const;
     void go_on(Running& running);
     void tell_undone();
+    void stop_all(const std::string& why);
 
     EventLoop& loop_;
     const Limits limits_;

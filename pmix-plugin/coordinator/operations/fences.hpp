@@ -41,8 +41,12 @@ class Fences {
     std::optional<NodeId> owing() const;
     // The operation goes on without the votes that are missing; the fences do not.
     void wait_no_more(uint64_t seq);
-    // mpirun ends.
-    void forget() { holders_.clear(); }
+    // All ranks are lost, and the runtime's fences with them.
+    void forget() {
+        holders_.clear();
+        closing_ = false;
+        settled_by_ = 0;
+    }
 
   private:
     struct Holder {

@@ -142,8 +142,8 @@ void GrowOperation::finish(S state, const std::string& why) {
     hand_over();
 }
 
-void GrowOperation::stop() {
-    data_.why = job_has_ended;
+void GrowOperation::stop(const std::string& why) {
+    data_.why = why;
     hand_over();
 }
 

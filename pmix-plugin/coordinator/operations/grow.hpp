@@ -52,7 +52,7 @@ class GrowOperation : public StagedOperation<Grow, grow_states> {
     void begin() override;
     void message(NodeId from, const schema::Received& m) override;
     void node_lost(NodeId node) override;
-    void stop() override;
+    void stop(const std::string& why) override;
     bool undo(const std::string& why) override;
     void show(Json&) const override {}
 

@@ -78,8 +78,8 @@ void LeaveOperation::finish(S state, const std::string& why) {
     hand_over();
 }
 
-void LeaveOperation::stop() {
-    data_.why = job_has_ended;
+void LeaveOperation::stop(const std::string& why) {
+    data_.why = why;
     hand_over();
 }
 

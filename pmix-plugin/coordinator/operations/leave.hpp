@@ -45,7 +45,7 @@ class LeaveOperation : public StagedOperation<Leave, leave_states> {
     void begin() override;
     void message(NodeId from, const schema::Received& m) override;
     void node_lost(NodeId node) override;
-    void stop() override;
+    void stop(const std::string& why) override;
     void show(Json&) const override {}
 
   private:

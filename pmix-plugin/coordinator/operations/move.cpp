@@ -601,8 +601,8 @@ bool MoveOperation::undo(const std::string& why) {
     return true;
 }
 
-void MoveOperation::stop() {
-    data_.why = job_has_ended;
+void MoveOperation::stop(const std::string& why) {
+    data_.why = why;
     hand_over();
 }
 

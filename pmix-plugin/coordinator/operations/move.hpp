@@ -139,7 +139,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void begin() override;
     void message(NodeId from, const schema::Received& m) override;
     void node_lost(NodeId node) override;
-    void stop() override;
+    void stop(const std::string& why) override;
     bool undo(const std::string& why) override;
     std::optional<Placement> placement() const override;
     void show(Json& ps) const override;

@@ -74,6 +74,8 @@ class Epochs {
         reserved_.erase(seq);
     }
     void give_back(uint64_t seq) { reserved_.erase(seq); }
+    // Every operation is over.
+    void give_all_back() { reserved_.clear(); }
 
   private:
     uint32_t now_ = 0;
@@ -138,8 +140,10 @@ class Operation {
     virtual void message(NodeId from, const schema::Received& m) = 0;
     // The daemon is gone (lost or given up); the fences know already.
     virtual void node_lost(NodeId node) = 0;
-    // mpirun ends: whoever asked for it is told; no message is sent any more.
-    virtual void stop() = 0;
+    // mpirun ends, or all ranks are lost: whoever asked for it is told; no message is sent any more.
+    virtual void stop(const std::string& why) = 0;
+    // Ranks are lost, or a node with ranks. True: it ends them all and begins anew.
+    virtual bool lost(const std::string& /*why*/) { return false; }
     // Somebody wants it undone: it is as far as it can be, and then over. False: it has happened.
     virtual bool undo(const std::string& /*why*/) { return false; }
 

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/coordinator/operations/restart.hpp"
 
+#include <array>
 #include <fmt/format.h>
+#include <sodium.h>
 #include <unistd.h>
 #include <utility>
 
+#include "base/encoding.hpp"
 #include "base/fault.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
+#include "pmix-plugin/coordinator/operations/targets.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 
@@ -15,12 +20,28 @@ namespace {
 using S = RestartState;
 
 constexpr int64_t poll_us = 10'000;
+constexpr int64_t gather_us = 20'000;  // what is lost together is heard of together
+constexpr int most_attempts = 5;
+constexpr size_t life_bytes = 8;
+
+std::string drawn_life() {
+    std::array<char, life_bytes> bytes{};
+    randombytes_buf(bytes.data(), bytes.size());
+    return encode_hex({bytes.data(), bytes.size()});
+}
 
 }  // namespace
 
 RestartOperation::RestartOperation(Job& job, const std::string& folder, Finished finished)
     : StagedOperation(job, nullptr, std::move(finished)) {
     data_.folder = folder;
+}
+
+RestartOperation::RestartOperation(Job& job, const RecoveryOrder& order, Finished finished)
+    : StagedOperation(job, nullptr, std::move(finished)) {
+    data_.folder = order.folder;
+    data_.lost = order.lost;
+    data_.status = order.status;
 }
 
 struct RestartOperation::Known {
@@ -31,6 +52,12 @@ struct RestartOperation::Known {
 
 void RestartOperation::begin() {
     data_.started = job_.settings.now();
+    if (!data_.recovers()) return read();
+    take_number();
+    retry_after(gather_us, [this] { read(); });
+}
+
+void RestartOperation::read() {
     auto read = [folder = data_.folder, signer = job_.policy.signer, lock = job_.lock,
                  life = job_.adapter.life()] {
         std::optional<PublicKey> key;
@@ -52,22 +79,78 @@ void RestartOperation::begin() {
                      manifest->job.epoch, manifest->ranks.size(), manifest->job.uid};
     };
     std::weak_ptr<bool> alive = alive_;
-    job_.background.run<Known>(read, [this, alive](const Known& k) {
-        if (!alive.expired()) known(k);
+    job_.background.run<Known>(read, [this, alive, attempt = data_.attempts](const Known& k) {
+        if (!alive.expired() && data_.attempts == attempt) known(k);
     });
 }
 
 void RestartOperation::known(const Known& k) {
     data_.name = k.name;
     data_.taken = k.taken;
-    data_.epoch = static_cast<uint32_t>(k.epoch + 1);
+    // Of a placement that is over nobody may be taken for one that is.
+    data_.epoch = std::max({static_cast<uint32_t>(k.epoch), job_.epochs.now(), data_.epoch}) + 1;
     data_.ranks = k.ranks;
     if (!k.why.empty()) return fail(k.why);
     if (k.uid != ::geteuid()) {
         return fail(fmt::format("it is of user {}, this is user {}", k.uid, ::geteuid()));
     }
+    if (data_.recovers()) return stop_ranks();
     if (change(S::launching)) wait_for_launch();
 }
+
+// --- a recovery ---
+
+void RestartOperation::stop_ranks() {
+    auto places = places_after_loss(job_);
+    if (!places) return fail(places.error().message());
+    places_ = std::move(*places);
+    if (!change(S::stopping)) return;
+    wait_for_all();
+    std::vector<NodeId> lost;
+    for (const NodeInfo& node : job_.adapter.nodes())
+        if (!job_.liveness.alive(node.id)) lost.push_back(node.id);
+    job_.adapter.tell_all(RecoverStop{seq(), lost});
+}
+
+void RestartOperation::wait_for_all() {
+    const auto live = job_.liveness.live_nodes();
+    missing_ = {live.begin(), live.end()};
+}
+
+void RestartOperation::recovering(NodeId from, const Recovering& m) {
+    const bool awaited = data_.state == (m.started ? S::starting : S::stopping);
+    if (!awaited) return;
+    if (!m.why.empty())
+        return fail(fmt::format("{}: {}", job_.liveness.name_of(from), m.why));
+    missing_.erase(from);
+    if (missing_.empty()) m.started ? check() : start_ranks();
+}
+
+void RestartOperation::start_ranks() {
+    if (!change(S::starting)) return;
+    wait_for_all();
+    RecoverStart order{seq(), drawn_life(), data_.folder, {}, job_.adapter.input_ended()};
+    for (const auto& [rank, node] : places_) order.places.push_back({rank, node});
+    job_.adapter.tell_all(order);
+}
+
+bool RestartOperation::lost(const std::string& why) {
+    if (!data_.recovers() || restart_states.is_final(data_.state)) return false;
+    log::info("{}: {}", describe(), why);
+    if (data_.lost.find(why) == std::string::npos) data_.lost += "; " + why;
+    if (data_.state != S::reading && !begin_anew()) fail("it was lost again and again");
+    return true;
+}
+
+bool RestartOperation::begin_anew() {
+    if (data_.attempts + 1 >= most_attempts) return false;
+    ++data_.attempts;
+    take_number();
+    if (change(S::reading)) retry_after(gather_us, [this] { read(); });
+    return true;
+}
+
+// --- a restart ---
 
 // The ranks are known as soon as they are mapped, which is when all daemons are there.
 void RestartOperation::wait_for_launch() {
@@ -77,15 +160,20 @@ void RestartOperation::wait_for_launch() {
     if (ranks.size() != data_.ranks) {
         return fail(fmt::format("it has {} ranks, {} were started", data_.ranks, ranks.size()));
     }
+    check();
+}
+
+void RestartOperation::check() {
     if (!change(S::checking) || !passes(fault::Point::coordinator_restart_checks)) return;
-    job_.adapter.tell_all(RestartPrepare{0, job_.liveness.tree(), data_.epoch});
+    job_.adapter.tell_all(RestartPrepare{seq(), job_.liveness.tree(), data_.epoch});
 }
 
 void RestartOperation::tell_step(DaemonMessage step) {
-    job_.adapter.broadcast(schema::encode_as(between_daemons, step, StepOrder{}));
+    job_.adapter.broadcast(schema::encode_as(between_daemons, step, StepOrder{seq(), 0, {}}));
 }
 
-void RestartOperation::message(NodeId, const schema::Received& m) {
+void RestartOperation::message(NodeId from, const schema::Received& m) {
+    if (m.is<Recovering>()) return recovering(from, m.as<Recovering>());
     if (m.is<StepUp>()) return step_answered(m.as<StepUp>().step, m.as<StepUp>().answer);
     if (!m.is<StepProgress>()) return;
     const auto& progress = m.as<StepProgress>();
@@ -118,7 +206,17 @@ bool RestartOperation::passes(fault::Point point) {
     return fault::passes(point, [this](const std::string& why) { fail(why); });
 }
 
+// What has failed there may do better anew; what nobody can do does not.
 void RestartOperation::fail(const std::string& why) {
+    const bool stopped = data_.state != S::reading && data_.state != S::launching;
+    if (data_.recovers() && stopped && begin_anew()) return log::warning("{}: {}", describe(), why);
+    if (data_.recovers()) {
+        if (change(S::failed))
+            job_.adapter.abort_job(data_.status, fmt::format("ghost: {}, and the job could not go "
+                                                             "on from its snapshot: {}; {}",
+                                                             data_.lost, why, way_on(job_)));
+        return;
+    }
     const char* const so_far = data_.state == S::going     ? ""
                                : data_.state == S::holding ? " (no rank has run)"
                                                            : " (nothing has been changed, no rank "
@@ -139,26 +237,41 @@ void RestartOperation::expired() {
 }
 
 void RestartOperation::node_lost(NodeId node) {
-    if (data_.state == S::reading || data_.state == S::failed) return;
+    if (data_.recovers() || data_.state == S::reading || data_.state == S::failed) return;
     fail(fmt::format("node {} is lost", job_.liveness.name_of(node)));
 }
 
 void RestartOperation::show(Json& ps) const {
     ps["restarting"] = {{"snapshot", data_.folder},
+                        {"recovery", data_.recovers()},
                         {"phase", restart_states.name(data_.state)},
                         {"bytes", data_.bytes},
                         {"total", data_.total}};
 }
 
-Request restart_request(Job& job, const std::string& folder, RestartOperation::Finished finished) {
+namespace {
+
+template <typename From>
+Request request_from(Job& job, const From& from, RestartOperation::Finished finished) {
     Request request;
     request.scope = {true, {}, true};
-    request.next = [&job, folder, finished = std::move(finished),
+    request.next = [&job, from, finished = std::move(finished),
                     begun = false]() mutable -> Operations {
         if (std::exchange(begun, true)) return {};
-        return one_operation(std::make_unique<RestartOperation>(job, folder, std::move(finished)));
+        return one_operation(std::make_unique<RestartOperation>(job, from, std::move(finished)));
     };
     return request;
+}
+
+}  // namespace
+
+Request restart_request(Job& job, const std::string& folder, RestartOperation::Finished finished) {
+    return request_from(job, folder, std::move(finished));
+}
+
+Request recovery_request(Job& job, const RecoveryOrder& order,
+                         RestartOperation::Finished finished) {
+    return request_from(job, order, std::move(finished));
 }
 
 }  // namespace ghost::plugin

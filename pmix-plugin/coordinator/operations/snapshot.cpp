@@ -588,10 +588,10 @@ void SnapshotOperation::finish(S state) {
     }
 }
 
-void SnapshotOperation::stop() {
+void SnapshotOperation::stop(const std::string& why) {
     if (snapshot_states[data_.state].urgent) job_.adapter.raise_priority(false);
     data_.state = S::failed;
-    data_.why = fmt::format("no snapshot was made: {}", job_has_ended);
+    data_.why = fmt::format("no snapshot was made: {}", why);
     hand_over();
 }
 

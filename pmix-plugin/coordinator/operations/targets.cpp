@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <climits>
 #include <fmt/format.h>
+#include <map>
 #include <optional>
 #include <tuple>
 
@@ -62,6 +63,37 @@ Result<NodeId> choose_target(const Job& job, const std::vector<std::string>& amo
     return make_error(Code::not_found, "find a node for",
                       fmt::format("rank {}", fmt::join(ranks, ", ")),
                       why_none(among, ranks.size()));
+}
+
+Result<std::vector<std::pair<RankId, NodeId>>> places_after_loss(const Job& job) {
+    std::vector<std::pair<RankId, NodeId>> places;
+    std::vector<RankId> homeless;
+    std::map<NodeId, int> used;
+    for (const RankInfo& info : job.adapter.ranks()) {
+        if (!job.liveness.alive(info.node)) {
+            homeless.push_back(info.rank);
+            continue;
+        }
+        places.emplace_back(info.rank, info.node);
+        ++used[info.node];
+    }
+    for (const RankId rank : homeless) {
+        std::optional<std::pair<bool, Room>> best;
+        for (const NodeId node : job.liveness.live_nodes()) {
+            if (job.drained.contains(node)) continue;
+            const int slots = job.adapter.slots(node), here = used[node];
+            const Room room{slots > 0 ? slots - here : INT_MAX, here, node};
+            const std::pair offer(here == 0, room);
+            if ((room.free > 0 || job.settings.oversubscribe) && (!best || *best < offer))
+                best = offer;
+        }
+        if (!best)
+            return make_error(Code::not_found, "find a node for", fmt::format("rank {}", rank),
+                              why_none({}, 1));
+        places.emplace_back(rank, best->second.node);
+        ++used[best->second.node];
+    }
+    return places;
 }
 
 }  // namespace ghost::plugin

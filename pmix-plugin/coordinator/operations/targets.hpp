@@ -19,4 +19,8 @@ int used_slots(const Job& job, NodeId node, const std::set<RankId>& but);
 Result<NodeId> choose_target(const Job& job, const std::vector<std::string>& among, NodeId from,
                              const std::set<RankId>& ranks);
 
+// Every rank's place when those of nodes that are lost are started anew: the others stay; a node
+// without ranks takes one first, then that with the most free slots.
+Result<std::vector<std::pair<RankId, NodeId>>> places_after_loss(const Job& job);
+
 }  // namespace ghost::plugin

@@ -72,6 +72,28 @@ class Rehoming {
     // At `from`, when nothing is pending: gives up the rank's output forwarding.
     virtual void close_output(RankId rank) = 0;
 
+    // --- a recovery ---
+    // A local rank was killed by SIGKILL or SIGBUS, or gave up: with its exit code. True: the
+    // runtime is not told; let_end() tells it after all.
+    virtual void on_rank_died(std::function<bool(RankId rank, int status)> /*handler*/) {}
+    virtual void let_end(RankId /*rank*/) {}
+    // Every local rank ends (the caller has killed their trees) and is forgotten, with all calls
+    // and fences of the job; those daemons are no part of it. `stopped` is called once, when no
+    // process of a rank is left here; not, if it is called again before.
+    virtual void stop_ranks(const std::vector<NodeId>& /*lost*/,
+                            std::function<void(const Status&)> /*stopped*/) {}
+    // Then: ranks are where `places` says, and a wrapper that restarts its rank from the snapshot
+    // is started for each that is to be here.
+    struct Births {
+        std::string life;
+        std::string snapshot;
+        std::vector<std::pair<RankId, NodeId>> places;
+        bool input_ended = false;  // mpirun has no more input for them
+    };
+    virtual Status start_ranks(const Births& /*births*/) {
+        return make_error(Code::unsupported, "start ranks anew in this runtime");
+    }
+
     // --- nodes that leave and join ---
     // This daemon ends, a moment after what it has said is under way; nothing of the job is here.
     virtual void leave_job() {}

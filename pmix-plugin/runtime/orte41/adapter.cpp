@@ -140,8 +140,9 @@ void Orte4Adapter::rank_lost(RankId rank) {
 void Orte4Adapter::install_hooks() {
     constexpr int64_t retry_us = 10'000;
     const bool done = install_state_hooks(
-        {[this](NodeId node) { return growth_.failed(node) || daemons_.failed(node); },
-         [this](RankId rank) { watch_launched(rank); }, rank_ended,
+        {[this](NodeId node) { return daemon_failed(node); },
+         [this](RankId rank) { rank_forked(rank); }, rank_ended,
+         [this](RankId rank, int state) { return recovery_.swallow(rank, state); },
          [this](RankId rank) { rank_lost(rank); }, [this] { growth_.routes_planned(); },
          [this](uint32_t jobid) { return growth_.daemons_ready(jobid); },
          [this](const std::function<void()>& stock) { map_beside_spares(spares(), stock); }});
@@ -152,6 +153,25 @@ void Orte4Adapter::install_hooks() {
     // (the coordinator says what is wrong with it)
     if (!dead_after_us.ok()) dead_after_us = parse_duration_us(default_of(name));
     if (*dead_after_us > 0) look_at_daemons(*dead_after_us);
+}
+
+// A daemon that hears of another one's end would end, too (orte/mca/errmgr/default_orted); that of
+// mpirun is its own.
+bool Orte4Adapter::daemon_failed(NodeId node) {
+    if (!ORTE_PROC_IS_HNP) return node != 0 && recovers();
+    return growth_.failed(node) || daemons_.failed(node);
+}
+
+bool Orte4Adapter::recovers() const {
+    constexpr const char* name = "ghost_recover";
+    const auto from = parse_recover(parameter(name).value_or(default_of(name)));
+    return from && from->any();  // (the coordinator says what is wrong with it)
+}
+
+void Orte4Adapter::rank_forked(RankId rank) {
+    watch_launched(rank);
+    const orte_proc_t* child = rank_object(rank);
+    if (recovers() && child && ORTE_FLAG_TEST(child, ORTE_PROC_FLAG_LOCAL)) recovery_.born(rank);
 }
 
 // The ranks of a restarted job have their places.
@@ -533,6 +553,33 @@ Result<RuntimeAdapter::Spawned> Orte4Adapter::adopt_wrapper(RankId rank,
 
 void Orte4Adapter::on_orphan_exit(pid_t pid, std::function<void(int)> ended) {
     children_.watch(pid, std::move(ended));
+}
+
+// --- a recovery ---
+
+void Orte4Adapter::on_rank_died(std::function<bool(RankId, int)> handler) {
+    recovery_.on_died(std::move(handler));
+}
+
+void Orte4Adapter::let_end(RankId rank) {
+    recovery_.let_end(rank);
+}
+
+void Orte4Adapter::stop_ranks(const std::vector<NodeId>& lost,
+                              std::function<void(const Status&)> stopped) {
+    while (!restores_.empty()) discard_restore(restores_.begin()->first);
+    late_callers_.forget();
+    rank_input_.forget();
+    fence_hold_ = {};
+    recovery_.stop(lost, std::move(stopped));
+}
+
+Status Orte4Adapter::start_ranks(const Births& births) {
+    return recovery_.start(births);
+}
+
+bool Orte4Adapter::input_ended() const {
+    return ghost_output_input_ended() != 0;
 }
 
 // --- daemons that die ---

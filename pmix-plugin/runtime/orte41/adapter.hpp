@@ -18,6 +18,7 @@
 #include "pmix-plugin/runtime/orte41/loop.hpp"
 #include "pmix-plugin/runtime/orte41/messenger.hpp"
 #include "pmix-plugin/runtime/orte41/rank_input.hpp"
+#include "pmix-plugin/runtime/orte41/recovery.hpp"
 #include "pmix-plugin/runtime/orte41/signals.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
@@ -96,6 +97,13 @@ class Orte4Adapter final : public RuntimeAdapter {
                                   const std::vector<int>& stdio) override;
     void on_orphan_exit(pid_t pid, std::function<void(int status)> ended) override;
 
+    void on_rank_died(std::function<bool(RankId rank, int status)> handler) override;
+    void let_end(RankId rank) override;
+    void stop_ranks(const std::vector<NodeId>& lost,
+                    std::function<void(const Status&)> stopped) override;
+    Status start_ranks(const Births& births) override;
+    bool input_ended() const override;
+
     void on_node_lost(std::function<bool(NodeId node)> handler) override;
     void give_up_node(NodeId node) override;
     void dismiss_node(NodeId node, std::function<void()> gone) override;
@@ -118,10 +126,13 @@ class Orte4Adapter final : public RuntimeAdapter {
     };
 
     size_t spares() const;
+    bool recovers() const;
+    bool daemon_failed(NodeId node);
     void look_at_daemons(int64_t dead_after_us);
     void install_hooks();
     void fetch_secret();
     void secret_is_doubtful(const std::string& why);
+    void rank_forked(RankId rank);
     static void rank_ended(RankId rank, const std::function<void()>& stock);
     void rank_lost(RankId rank);
     void leave(RankId rank);
@@ -141,6 +152,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     LateCallers late_callers_{
         loop_, [this](const NamedCall& call, bool expected) { tell_of_late_call(call, expected); }};
     RankInput rank_input_{loop_, messenger_};
+    Recovery recovery_{loop_};
     Daemons daemons_;
     Growth growth_{daemons_};
     Signals signals_;

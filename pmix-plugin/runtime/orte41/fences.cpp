@@ -237,6 +237,12 @@ bool LateCallers::remove(RankId rank) {
     return !contribute_if_called(rank);
 }
 
+void LateCallers::forget() {
+    waiting_.clear();
+    calls_.clear();
+    expected_.clear();
+}
+
 void LateCallers::look() {
     constexpr int64_t every_us = 2'000;
     if (looking_ || (waiting_.empty() && calls_.empty())) return;

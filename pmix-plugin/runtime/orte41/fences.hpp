@@ -61,6 +61,8 @@ class LateCallers {
     void add(RankId rank, bool late);
     // The rank leaves again: true if it has still not called.
     bool remove(RankId rank);
+    // Nobody calls any more.
+    void forget();
 
   private:
     void look();

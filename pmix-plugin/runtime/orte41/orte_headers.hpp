@@ -35,3 +35,5 @@ extern "C" {
 
 // Of orte/mca/odls/base/odls_private.h, which drags in a header that is no C++.
 extern "C" void orte_odls_base_default_wait_local_proc(int fd, short flags, void* tracker);
+// Of orte/mca/odls/base/base.h.
+extern "C" void orte_odls_base_start_threads(orte_job_t* job);

@@ -155,6 +155,18 @@ void ghost_output_redirect_input(unsigned job, unsigned rank, unsigned to) {
     read_own_input(streams, 1); /* the old daemon may have asked for a rest */
 }
 
+void ghost_output_renew_input(unsigned job, unsigned rank) {
+    orte_iof_proc_t* streams = find_streams(job, rank);
+    read_own_input(streams, 0);
+    drop_input(streams);
+}
+
+int ghost_output_input_ended(void) {
+    iof_component_t* component = ORTE_PROC_IS_HNP ? find_component() : NULL;
+    if (!component || !component->own_input) return 0;
+    return own_input_ended((const orte_iof_proc_t*)(const void*)component->own_input->proc);
+}
+
 /* What is written to the rank, where it is on this daemon and its input has not ended. */
 static orte_iof_write_event_t* local_input(const orte_iof_proc_t* streams) {
     orte_iof_write_event_t* writer = streams && streams->stdinev ? streams->stdinev->wev : NULL;

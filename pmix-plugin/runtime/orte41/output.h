@@ -32,6 +32,12 @@ void ghost_output_redirect_input(unsigned job, unsigned rank, unsigned to) GHOST
  * beside a switch would go to the daemon that the rank has left. */
 void ghost_output_read_own_input(int on) GHOST_NOEXCEPT;
 
+/* A rank is started anew on this daemon: ORTE makes it another input. */
+void ghost_output_renew_input(unsigned job, unsigned rank) GHOST_NOEXCEPT;
+
+/* mpirun: its own standard input has come to its end. */
+int ghost_output_input_ended(void) GHOST_NOEXCEPT;
+
 /* Input for the rank that comes to this daemon stays here from now on; in mpirun none is read any
  * more. And the end of that. */
 void ghost_output_hold_input(unsigned job, unsigned rank) GHOST_NOEXCEPT;

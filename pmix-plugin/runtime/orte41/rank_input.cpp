@@ -52,6 +52,14 @@ void RankInput::leave(RankId rank) {
     answer(rank);
 }
 
+void RankInput::forget() {
+    for (const auto& [rank, input] : expected_)
+        if (input.limit != 0) loop_.cancel(input.limit);
+    expected_.clear();
+    departed_.clear();
+    wants_.clear();
+}
+
 void RankInput::on_want(NodeId by, const RankInputWant& m) {
     wants_[m.rank] = {by, m.move, m.at};
     answer(m.rank);

@@ -36,6 +36,8 @@ class RankInput {
     void expect(RankId rank, NodeId from);
     // Target: some of it has not come yet.
     bool waits(RankId rank) const { return expected_.contains(rank); }
+    // No rank is left.
+    void forget();
 
   private:
     struct Departed {

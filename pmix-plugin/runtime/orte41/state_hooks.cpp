@@ -82,6 +82,12 @@ bool is_lost_rank(const orte_state_caddy_t& caddy) {
 void error_state(int fd, short flags, void* data) noexcept {
     const auto& caddy = *static_cast<orte_state_caddy_t*>(data);
     const RankId rank = caddy.name.vpid;
+    const bool ours = caddy.name.jobid == app_jobid() && handlers().rank_failed;
+    if (ours && handlers().rank_failed(rank, caddy.proc_state)) {
+        auto* taken = static_cast<orte_state_caddy_t*>(data);
+        OBJ_RELEASE(taken);
+        return;
+    }
     const bool lost = is_lost_rank(caddy);
     take_or_pass(hooks[1], fd, flags, data);  // releases the caddy
     if (lost && handlers().rank_lost) handlers().rank_lost(rank);

@@ -19,6 +19,8 @@ struct StateHandlers {
     std::function<void(RankId)> rank_forked;
     // One has ended, its output is read, and ORTE counts that by `stock`.
     std::function<void(RankId, const std::function<void()>& stock)> rank_ended;
+    // One of this node has not ended as it should. True: ORTE must not hear of it.
+    std::function<bool(RankId, int state)> rank_failed;
     // In mpirun: one was ended by a signal, or gave up, and ORTE ends the job because of it.
     std::function<void(RankId)> rank_lost;
     // In mpirun: ORTE may have planned its routes anew, from the numbers of daemons only.

@@ -38,5 +38,7 @@ int ghost_pmix_expect_client(const char* space, unsigned rank);
 
 /* It is here, or does not come. */
 void ghost_pmix_expect_no_more(const char* space, unsigned rank);
+/* None comes any more. */
+void ghost_pmix_expect_nobody(void);
 
 #endif

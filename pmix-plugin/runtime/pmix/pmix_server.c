@@ -134,6 +134,21 @@ static void drop_connection(pmix_peer_t* peer) {
     pmix_server_purge_events(peer, NULL);
 }
 
+/* How many connections it had. */
+static int drop_client(const request_t* request) {
+    int found = 0;
+    forget_notifications_of(request);
+    for (int i = 0; i < pmix_server_globals.clients.size; ++i) {
+        pmix_peer_t* peer = pmix_pointer_array_get_item(&pmix_server_globals.clients, i);
+        if (!peer_is(peer, request)) continue;
+        drop_connection(peer);
+        /* Not released: callers that wait in open fences still point to it. */
+        pmix_pointer_array_set_item(&pmix_server_globals.clients, i, NULL);
+        ++found;
+    }
+    return found;
+}
+
 static int detach_from_server(request_t* request) {
     pmix_server_trkr_t* tracker;
     if (request->fence_tag && !waits_in_plain_fence(request)) return 1;
@@ -141,17 +156,7 @@ static int detach_from_server(request_t* request) {
      * that is about to leave. */
     PMIX_LIST_FOREACH(tracker, &pmix_server_globals.collectives, pmix_server_trkr_t)
     if (takes_part(tracker, request)) tracker->local = false;
-    forget_notifications_of(request);
-    int found = -1;
-    for (int i = 0; i < pmix_server_globals.clients.size; ++i) {
-        pmix_peer_t* peer = pmix_pointer_array_get_item(&pmix_server_globals.clients, i);
-        if (!peer_is(peer, request)) continue;
-        drop_connection(peer);
-        /* Not released: callers that wait in open fences still point to it. */
-        pmix_pointer_array_set_item(&pmix_server_globals.clients, i, NULL);
-        found = 0;
-    }
-    return found;
+    return drop_client(request) > 0 ? 0 : -1;
 }
 
 static int may_detach(request_t* request) {
@@ -195,15 +200,21 @@ static void recount(pmix_namespace_t* ns) {
     ns->all_registered = true;
 }
 
-static int leave(request_t* request) {
+/* Not released: the dropped connection points to it. */
+static int forget_info(const request_t* request) {
     pmix_rank_info_t *info, *next;
-    pmix_server_trkr_t* tracker;
     int found = -1;
     PMIX_LIST_FOREACH_SAFE(info, next, &request->ns->ranks, pmix_rank_info_t) {
         if (info->pname.rank != request->rank) continue;
         pmix_list_remove_item(&request->ns->ranks, &info->super);
-        found = 0; /* not released: the dropped connection points to it */
+        found = 0;
     }
+    return found;
+}
+
+static int leave(request_t* request) {
+    pmix_server_trkr_t* tracker;
+    const int found = forget_info(request);
     recount(request->ns);
     PMIX_LIST_FOREACH(tracker, &pmix_server_globals.collectives, pmix_server_trkr_t)
     if (takes_part(tracker, request)) leave_fence(tracker, request);
@@ -223,6 +234,41 @@ static int join(request_t* request) {
         ++tracker->nlocal;
     }
     return late;
+}
+
+static int forget_rank(request_t* request) {
+    const int found = drop_client(request);
+    forget_info(request);
+    recount(request->ns);
+    return found;
+}
+
+static int names_space(const pmix_server_trkr_t* tracker, const char* space) {
+    for (size_t i = 0; i < tracker->npcs; ++i)
+        if (0 == strcmp(tracker->pcs[i].nspace, space)) return 1;
+    return 0;
+}
+
+/* None of them is released: the host may still point to it. */
+static int forget_calls(request_t* request) {
+    pmix_server_trkr_t *tracker, *next;
+    pmix_dmdx_local_t *local, *next_local;
+    pmix_dmdx_remote_t *remote, *next_remote;
+    int found = 0;
+    PMIX_LIST_FOREACH_SAFE(tracker, next, &pmix_server_globals.collectives, pmix_server_trkr_t) {
+        if (!names_space(tracker, request->space)) continue;
+        if (tracker->event_active) pmix_event_del(&tracker->ev);
+        tracker->event_active = false;
+        pmix_list_remove_item(&pmix_server_globals.collectives, &tracker->super);
+        ++found;
+    }
+    PMIX_LIST_FOREACH_SAFE(local, next_local, &pmix_server_globals.local_reqs, pmix_dmdx_local_t)
+    pmix_list_remove_item(&pmix_server_globals.local_reqs, &local->super), ++found;
+    PMIX_LIST_FOREACH_SAFE(remote, next_remote, &pmix_server_globals.remote_pnd, pmix_dmdx_remote_t)
+    pmix_list_remove_item(&pmix_server_globals.remote_pnd, &remote->super), ++found;
+    ghost_pmix_expect_nobody();
+    request->ns->nfinalized = 0;
+    return found;
 }
 
 static int has_called(const pmix_server_trkr_t* tracker, const request_t* request) {
@@ -393,6 +439,14 @@ int ghost_pmix_votes(const char* space) {
 
 int ghost_pmix_reattach(const char* space, unsigned rank) {
     return run(make(reattach, space, rank));
+}
+
+int ghost_pmix_forget_rank(const char* space, unsigned rank) {
+    return run(make(forget_rank, space, rank));
+}
+
+int ghost_pmix_forget_calls(const char* space) {
+    return run(make(forget_calls, space, 0));
 }
 
 int ghost_pmix_uri(char* uri, size_t size) {

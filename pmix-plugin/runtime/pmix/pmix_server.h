@@ -70,6 +70,14 @@ int ghost_pmix_votes(const char* space) GHOST_NOEXCEPT;
  * how many. */
 int ghost_pmix_reattach(const char* space, unsigned rank) GHOST_NOEXCEPT;
 
+/* A recovery: a local rank that is dead is forgotten, with what is cached of it. How many
+ * connections it had, -1 no such name space. */
+int ghost_pmix_forget_rank(const char* space, unsigned rank) GHOST_NOEXCEPT;
+
+/* Then: every call of the job that is open here, and what was asked for its ranks' data; whoever
+ * called is dead. How many, -1 no such name space. */
+int ghost_pmix_forget_calls(const char* space) GHOST_NOEXCEPT;
+
 /* Writes what a rank needs to attach to this server (its PMIX_SERVER_URI41). 0 done, -1 unknown. */
 int ghost_pmix_uri(char* uri, size_t size) GHOST_NOEXCEPT;
 

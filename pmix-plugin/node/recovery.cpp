@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A recovery on one node: every rank ends, whatever it is in, and is started anew from a snapshot,
+// here or elsewhere (docs/PROTOCOL.md, "A recovery"). From there on it is a restart of the job.
+#include "base/log.hpp"
+#include "pmix-plugin/node/impl.hpp"
+
+namespace ghost::plugin {
+
+// True: the runtime is not told; the coordinator decides. Whoever waits for a rank that is imported
+// has heard of its end (restart_wrapper_died()), unless its wrapper never came.
+bool NodeAgent::Impl::rank_died(RankId rank, int status) {
+    const RankSlot* s = find(rank);
+    const bool comes = recovering_ && s == nullptr;
+    const bool imported = recovering_ && s != nullptr && s->snap.restart &&
+                          is_target(s->transfer) && s->transfer != Transfer::going;
+    if (imported) return true;
+    if (!settings_.recovers || (status == 0 && !comes)) return false;
+    report(RankDied{rank, status});
+    return true;
+}
+
+void NodeAgent::Impl::recover_stop(const RecoverStop& m) {
+    recovering_ = true;
+    participant_.forget();
+    discard_own_folder();
+    for (const auto& [rank, s] : slots_) kill_tree(s, settings_.tree);
+    while (!slots_.empty()) forget(slots_.begin()->first);
+    locations_ = {};
+    adapter_.stop_ranks(m.lost, [weak = weak_from_this(), seq = m.seq](const Status& stopped) {
+        auto self = weak.lock();
+        if (!self || !self->running_) return;
+        self->report(Recovering{seq, false, stopped ? "" : stopped.error().message()});
+    });
+}
+
+void NodeAgent::Impl::recover_start(const RecoverStart& m) {
+    NodeRuntime::Births births{m.life, m.snapshot, {}, m.input_ended};
+    for (const RankPlace& place : m.places) births.places.emplace_back(place.rank, place.node);
+    const Status started = adapter_.start_ranks(births);
+    report(Recovering{m.seq, true, started ? "" : started.error().message()});
+}
+
+}  // namespace ghost::plugin
