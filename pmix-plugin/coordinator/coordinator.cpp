@@ -121,6 +121,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     bool running_ = false;
     // --- recoveries ---
     int recoveries_ = 0;
+    bool relayed_ = false;             // when the job began: a lost daemon has no route
     std::map<RankId, int64_t> input_;  // bytes of input that ranks have been given
     // The last death of a rank: how long it had computed since that snapshot.
     struct Death {
@@ -297,6 +298,7 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
 void Coordinator::Impl::launched() {
     liveness_.launched();
     if (std::exchange(launched_, true)) return;
+    relayed_ = adapter_.relayed();
     events_.started(epochs_.now());
     schedule_.start();
 }
@@ -376,10 +378,10 @@ std::string Coordinator::Impl::why_not_recovered() const {
         return "its snapshots are on the nodes' own disks (ghost_checkpoint_dir)";
     if (snapshots_.stopped()) return *refusal(job_);
     if (adapter_.guests() > 0) return "processes that it has spawned are running";
-    if (adapter_.relayed())
+    if (relayed_)
         return "daemons speak through others (more than 64 nodes, or routed_radix)";
     for (const RankInfo& info : adapter_.ranks())
-        if (auto why = why_not_running(info)) return *why;
+        if (const auto why = why_not_running(info)) return *why;
     return why_input_is_lost();
 }
 

@@ -228,7 +228,10 @@ std::vector<NodeInfo> Orte4Adapter::nodes() const {
     return nodes;
 }
 std::vector<RankInfo> Orte4Adapter::ranks() const {
-    return list_ranks();
+    auto ranks = list_ranks();
+    for (RankInfo& rank : ranks)
+        if (recovery_.is_kept_quiet(rank.rank)) rank.life = RankLife::running;
+    return ranks;
 }
 int Orte4Adapter::slots(NodeId node) const {
     return slots_of(node);

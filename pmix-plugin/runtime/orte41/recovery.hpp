@@ -25,6 +25,8 @@ class Recovery {
     void on_died(std::function<bool(RankId, int status)> handler) { died_ = std::move(handler); }
     // ORTE reports this state of a rank. True: it must not react.
     bool swallow(RankId rank, int state);
+    // It has ended, and ORTE has not heard of it.
+    bool is_kept_quiet(RankId rank) const { return gone_.contains(rank); }
     // ORTE hears of it after all.
     void let_end(RankId rank);
 
