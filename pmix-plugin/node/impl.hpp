@@ -223,6 +223,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     bool rank_died(RankId rank, int status);
     void recover_stop(const RecoverStop& m);
     void recover_start(const RecoverStart& m);
+    void beat();
 
     // --- sharing.cpp ---
     std::set<RankId> unit_of(const RankSlot& slot);
@@ -266,6 +267,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     log::Seldom refusals_;  // of hellos
     std::optional<TimerId> listen_retry_;
     std::optional<TimerId> look_timer_;
+    std::optional<TimerId> beat_timer_;
     // Connections that have not said hello yet.
     std::map<ArrivalId, std::shared_ptr<ControlConnection>> arrivals_;
     std::map<RankId, RankSlot> slots_;

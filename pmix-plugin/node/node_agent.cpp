@@ -49,6 +49,7 @@ Status NodeAgent::Impl::start() {
         return self && self->running_ && self->rank_died(rank, status);
     });
     try_listen();
+    if (settings_.beat_us > 0) beat();
     return {};
 }
 
@@ -78,7 +79,8 @@ void NodeAgent::Impl::stop() {
     if (!running_) return;
     running_ = false;
     if (listen_retry_) adapter_.cancel(*listen_retry_);
-    if (look_timer_) adapter_.cancel(*std::exchange(look_timer_, std::nullopt));
+    for (auto* timer : {&look_timer_, &beat_timer_})
+        if (*timer) adapter_.cancel(*std::exchange(*timer, std::nullopt));
     entrance_.close();
     participant_.stop();
     background_.stop();

@@ -43,6 +43,9 @@ struct NodeSettings {
     std::function<std::string(pid_t init)> tied;
     bool looks_for_sharers = false;  // of memory, for wrappers that may not themselves
     bool recovers = false;           // the job goes on after the loss of a rank
+    // Then, in a daemon: so often it says unasked that it lives. What is not answered shows it that
+    // it is cut off. 0: never.
+    int64_t beat_us = 0;
 };
 
 // Owned by the plugin; used on the loop only. The adapter must outlive it.

@@ -19,6 +19,12 @@ bool NodeAgent::Impl::rank_died(RankId rank, int status) {
     return true;
 }
 
+// Not before the job's secret is here: nothing is sent without.
+void NodeAgent::Impl::beat() {
+    if (!adapter_.secret().empty()) report(Pong{});
+    beat_timer_ = adapter_.after(settings_.beat_us, [this] { beat(); });
+}
+
 void NodeAgent::Impl::recover_stop(const RecoverStop& m) {
     recovering_ = true;
     participant_.forget();

@@ -35,6 +35,14 @@ inline constexpr const char* own_ipc_variable = "OMPI_MCA_ghost_own_ipc";
 // Values as a user writes them. invalid, with the text, if it is none.
 Result<int64_t> parse_duration_us(const std::string& text);  // "90", "90s", "10m", "2h", "1d"
 Result<uint64_t> parse_bytes(const std::string& text);       // "1000000", "200M", "1G" (of 1024)
+// A parameter as it is set; a wrong value is the default (the coordinator says what is wrong).
+template <typename View>
+int64_t dead_after_us(const View& job) {
+    constexpr const char* name = "ghost_node_dead_after";
+    const auto set = parse_duration_us(job.parameter(name).value_or(default_of(name)));
+    return set.ok() ? *set : *parse_duration_us(default_of(name));
+}
+
 // What a job recovers from by itself (ghost_recover).
 struct Recover {
     bool ranks = false;

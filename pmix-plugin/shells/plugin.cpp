@@ -37,6 +37,8 @@ std::unique_ptr<Plugin>& instance() {
 
 bool start_posted = false;
 
+constexpr int64_t beats = 10;  // while a node is silent that is lost then
+
 std::string own_name(const RuntimeAdapter& adapter) {
     return (adapter.is_coordinator() ? "mpirun" : "daemon ") +
            (adapter.is_coordinator() ? std::string() : std::to_string(adapter.self()));
@@ -65,6 +67,8 @@ void start() {
     node.looks_for_sharers = geteuid() != 0;
     const auto recover = parse_recover(plugin.adapter.parameter("ghost_recover").value_or("none"));
     node.recovers = recover && recover->any();
+    if (node.recovers && !plugin.adapter.is_coordinator())
+        node.beat_us = dead_after_us(plugin.adapter) / beats;
     plugin.agent = std::make_unique<NodeAgent>(plugin.adapter, node);
     if (plugin.adapter.is_coordinator()) {
         CoordinatorSettings settings;

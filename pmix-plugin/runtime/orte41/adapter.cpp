@@ -147,12 +147,10 @@ void Orte4Adapter::install_hooks() {
          [this](uint32_t jobid) { return growth_.daemons_ready(jobid); },
          [this](const std::function<void()>& stock) { map_beside_spares(spares(), stock); }});
     if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
-    if (!ORTE_PROC_IS_HNP) return;
-    constexpr const char* name = "ghost_node_dead_after";
-    auto dead_after_us = parse_duration_us(parameter(name).value_or(default_of(name)));
-    // (the coordinator says what is wrong with it)
-    if (!dead_after_us.ok()) dead_after_us = parse_duration_us(default_of(name));
-    if (*dead_after_us > 0) look_at_daemons(*dead_after_us);
+    if (!ORTE_PROC_IS_HNP && !recovers()) return;
+    if (const int64_t limit_us = dead_after_us(*this); limit_us == 0) return;
+    else if (ORTE_PROC_IS_HNP) look_at_daemons(limit_us);
+    else look_at_mpirun(limit_us / 10 * 8);
 }
 
 // A daemon that hears of another one's end would end, too (orte/mca/errmgr/default_orted); that of
@@ -185,6 +183,17 @@ size_t Orte4Adapter::spares() const {
 void Orte4Adapter::look_at_daemons(int64_t dead_after_us) {
     daemons_.end_cut_connections(dead_after_us);
     loop_.after(Daemons::look_us, [=, this] { look_at_daemons(dead_after_us); });
+}
+
+// The processes of the ranks end with this one (wrapper/supervisor.hpp).
+void Orte4Adapter::look_at_mpirun(int64_t dead_after_us) {
+    if (daemons_.lease_is_over(dead_after_us)) {
+        log::error("mpirun's node has answered nothing for {:.1f} s: this node's ranks end, for "
+                   "the job goes on without it",
+                   static_cast<double>(dead_after_us) / 1e6);
+        ::_exit(1);
+    }
+    loop_.after(Daemons::lease_look_us, [=, this] { look_at_mpirun(dead_after_us); });
 }
 
 // Until the launch message says of whom to ask it, and the answer is here.

@@ -129,6 +129,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     bool recovers() const;
     bool daemon_failed(NodeId node);
     void look_at_daemons(int64_t dead_after_us);
+    void look_at_mpirun(int64_t dead_after_us);
     void install_hooks();
     void fetch_secret();
     void secret_is_doubtful(const std::string& why);

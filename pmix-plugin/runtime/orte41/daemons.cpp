@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/runtime/orte41/daemons.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <fstream>
 #include <iterator>
@@ -31,8 +32,8 @@ std::string command_line(pid_t pid) {
     return single + " ";
 }
 
-// The ports at which mpirun hears daemons: "N.0;tcp://ADDRESS,ADDRESS:PORT;tcp6://[…]:PORT".
-std::set<int> own_ports() {
+// The ports at which mpirun hears daemons (a daemon's environment names them, too): "N.0;tcp://ADDRESS,ADDRESS:PORT;tcp6://[…]:PORT".
+std::set<int> mpirun_ports() {
     const char* uri = orte_process_info.my_hnp_uri;
     std::istringstream parts(uri != nullptr ? uri : "");
     std::set<int> out;
@@ -42,11 +43,13 @@ std::set<int> own_ports() {
     return out;
 }
 
-// 0: it is no connection over TCP.
-int local_port(int fd) {
+using NameOf = int (*)(int fd, sockaddr* at, socklen_t* size);
+
+// Of one end (getsockname(), getpeername()); 0: it is no connection over TCP.
+int port_of(int fd, NameOf name_of) {
     sockaddr_storage at{};
     socklen_t size = sizeof at;
-    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size) != 0) return 0;
+    if (name_of(fd, reinterpret_cast<sockaddr*>(&at), &size) != 0) return 0;
     if (at.ss_family == AF_INET) return ntohs(reinterpret_cast<sockaddr_in*>(&at)->sin_port);
     if (at.ss_family == AF_INET6) return ntohs(reinterpret_cast<sockaddr_in6*>(&at)->sin6_port);
     return 0;
@@ -124,10 +127,10 @@ void Daemons::has_ended(NodeId node) {
 }
 
 void Daemons::end_cut_connections(int64_t dead_after_us) {
-    const auto ports = own_ports();
+    const auto ports = mpirun_ports();
     std::set<int> now;
     for (const int fd : numbers_in("/proc/self/fd"))
-        if (ports.contains(local_port(fd)) && is_unanswered(fd, dead_after_us)) now.insert(fd);
+        if (ports.contains(port_of(fd, ::getsockname)) && is_unanswered(fd, dead_after_us)) now.insert(fd);
     for (const int fd : now) {
         if (!unanswered_.contains(fd)) continue;
         log::info("a daemon's node has answered nothing for {} s: its connection is ended",
@@ -135,6 +138,15 @@ void Daemons::end_cut_connections(int64_t dead_after_us) {
         ::shutdown(fd, SHUT_RDWR);
     }
     unanswered_ = std::move(now);
+}
+
+bool Daemons::lease_is_over(int64_t dead_after_us) {
+    const auto ports = mpirun_ports();
+    const auto fds = numbers_in("/proc/self/fd");
+    const bool cut = std::ranges::any_of(fds, [&](int fd) {
+        return ports.contains(port_of(fd, ::getpeername)) && is_unanswered(fd, dead_after_us);
+    });
+    return std::exchange(cut_off_, cut) && cut;
 }
 
 void Daemons::keep_out() const {

@@ -31,6 +31,11 @@ class Daemons {
     // machine the answer may be on its way.
     void end_cut_connections(int64_t dead_after_us);
     static constexpr int64_t look_us = 1'000'000;
+    // The same in a daemon, of its connection to mpirun, every lease_look_us, in a job that
+    // recovers. True at the second look in a row: mpirun is about to start the ranks of this node
+    // elsewhere, so they must end now.
+    bool lease_is_over(int64_t dead_after_us);
+    static constexpr int64_t lease_look_us = 100'000;
     // ORTE has planned its routes anew: those to daemons that are out of the job are taken out.
     void keep_out() const;
 
@@ -45,6 +50,7 @@ class Daemons {
     std::function<bool(NodeId)> ask_;
     std::set<NodeId> given_up_;
     std::set<int> unanswered_;                           // descriptors, at the last look
+    bool cut_off_ = false;                               // from mpirun, at the last look
     std::map<NodeId, std::function<void()>> dismissed_;  // that have not ended
 };
 
