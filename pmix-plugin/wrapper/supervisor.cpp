@@ -269,7 +269,7 @@ void Supervisor::lose_control() {
 void Supervisor::give_way() {
     const bool ends = tree_gone_ || mover_.gone() || terminated_;
     if (ends || !daemon_.valid() || rank_tree_.stdio.output_blocked()) return;
-    log::warning("the node agent has given up this wrapper: another one takes its place");
+    log::info("the node agent has given up this wrapper: another one takes its place");
     ::kill(getpid(), SIGKILL);
 }
 

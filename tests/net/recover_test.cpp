@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// ghost_recover on a virtual cluster of four nodes: ranks and nodes are lost, at any moment of
+// whatever else is done, and the job goes on from its newest snapshot under the same mpirun, with
+// the result and the files that it has without. What ends by itself has ended as ever.
+//
+//   GHOST_TEST_LOSSES=50 GHOST_TEST_SEED=7 tests/net/recover_test --gtest_filter=*Random*
+//
+// Needs root; without it every case is skipped.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <random>
+#include <sstream>
+#include <string>
+#include <thread>
+
+#include "tests/net/on_lab.hpp"
+
+namespace {
+
+using nettest::Background;
+using nettest::Finished;
+using nettest::Job;
+using nettest::program;
+using nettest::Words;
+
+const std::string goes_on = ": the job goes on from snapshot ";
+
+int number_from(const char* variable, int fallback) {
+    const char* text = std::getenv(variable);
+    return text == nullptr ? fallback : std::atoi(text);
+}
+
+std::string contents(const std::string& file) {
+    std::ifstream in(file);
+    std::stringstream all;
+    all << in.rdbuf();
+    return all.str();
+}
+
+class Recover : public nettest::OnLab {
+  protected:
+    static constexpr int ranks = 4;
+    static constexpr const char* hosts = "gn1:2,gn2:2,gn3:2,gn4:2";
+
+    static void SetUpTestSuite() { make_lab(4); }
+
+    // Rank 0 on gn1, 1 on gn2, 2 on gn3, 3 on gn4. Saved when it is asked for, or by `more`.
+    std::unique_ptr<Job> job_of(const Words& words, const Words& more = {}) {
+        return std::make_unique<Job>(lab(), ranks, hosts, command(words, more));
+    }
+    Words command(const Words& words, const Words& more = {}) const {
+        Words all{"--map-by", "node", "--mca", "ghost_recover", "all", "--mca",
+                  "ghost_checkpoint_dir", path("snapshots"), "--mca", "ghost_node_dead_after", "2"};
+        all.insert(all.end(), more.begin(), more.end());
+        all.insert(all.end(), words.begin(), words.end());
+        return all;
+    }
+    std::unique_ptr<Job> saved_job(const Words& more = {}) {
+        auto job = job_of(endless("pattern"), more);
+        EXPECT_TRUE(job->wait_for("round 1:")) << job->mpirun().err();
+        save(*job);
+        return job;
+    }
+    void save(Job& job) {
+        const Finished saved = lab().on("gn1", {"ghost", "checkpoint"});
+        ASSERT_EQ(saved.status, 0) << saved.err << job.mpirun().err();
+    }
+    // One process of a rank's tree at most; none if there is none just now.
+    bool kill_rank_at(const std::string& node, const std::string& name, const char* signal = "KILL") {
+        const auto pids = lab().pids(node, "^[^ ]*mpi/" + name + " ");
+        if (pids.empty()) return false;
+        lab().as_root(node, {"kill", std::string("-") + signal, std::to_string(pids.front())});
+        return true;
+    }
+    void kill_daemon_at(const std::string& node) {
+        for (const int pid : lab().pids(node, "^[^ ]*orted ")) lab().kill(node, pid);
+    }
+    static size_t recoveries(Job& job) { return nettest::count_of(job.mpirun().err(), goes_on); }
+    void expect_recovered(Job& job, const std::string& why, size_t times = 1) {
+        ASSERT_TRUE(nettest::poll_until(60, [&] {
+            return recoveries(job) >= times || !job.mpirun().running();
+        })) << job.mpirun().err();
+        EXPECT_NE(job.mpirun().err().find(why), std::string::npos) << job.mpirun().err();
+        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    }
+    // As Open MPI ends it, and by itself.
+    void expect_stock_end(const Words& words, int status) {
+        auto job = job_of(words);
+        const Finished end = job->finish();
+        EXPECT_EQ(end.status, status) << end.err;
+        EXPECT_EQ(end.err.find(goes_on), std::string::npos) << end.err;
+    }
+    void one_loss(const std::string& name, std::mt19937_64& random, std::string& away);
+};
+
+TEST_F(Recover, RanksThatAreKilled) {
+    auto job = saved_job();
+    ASSERT_TRUE(kill_rank_at("gn2", "pattern"));
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "rank 1 was killed by SIGKILL on gn2"));
+    save(*job);
+    ASSERT_TRUE(kill_rank_at("gn1", "pattern", "BUS"));
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "rank 0 was killed by SIGBUS on gn1", 2));
+    expect_moved(*job, 2, "gn1");  // all goes on as before
+    save(*job);
+    ASSERT_TRUE(kill_rank_at("gn1", "pattern"));
+    (void)kill_rank_at("gn4", "pattern");  // if it is not gone yet
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "was killed by SIGKILL on gn1", 3));
+    expect_clean_end(*job, "pattern:");
+}
+
+TEST_F(Recover, NodesThatAreLost) {
+    auto job = saved_job({"--mca", "ghost_events", path("events")});
+    kill_daemon_at("gn4");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn4 was lost"));
+    EXPECT_NE(job->node_of(3), "gn4");
+    save(*job);
+    lab().switch_off("gn3");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost", 2));
+    EXPECT_NE(job->node_of(2), "gn3");
+    expect_clean_end(*job, "pattern:");
+    const Finished report = lab().on("gn1", {"sh", "-c", "cat " + path("events") + "/*"});
+    EXPECT_EQ(nettest::count_of(report.out, "\"event\":\"recovered\""), 2U) << report.out;
+}
+
+// Its ranks end before others take their place, and its files are not written to any more.
+TEST_F(Recover, NodeThatIsCutOffAndComesBack) {
+    auto job = saved_job();
+    lab().cut("gn3");
+    ASSERT_TRUE(nettest::poll_until(30, [&] { return lab().pids("gn3", "mpi/pattern ").empty(); }));
+    EXPECT_EQ(recoveries(*job), 0U) << job->mpirun().err();
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost"));
+    lab().repair();
+    ASSERT_TRUE(job->wait_for_more("round ", 3)) << job->mpirun().err();
+    EXPECT_TRUE(lab().pids("gn3", "mpi/pattern ").empty());
+    expect_clean_end(*job, "pattern:");
+}
+
+TEST_F(Recover, WhatEndsByItselfHasEnded) {
+    const Words leaver{program("leaver"), "--rank", "1", "--after", "1", "--how"};
+    const auto how = [&](const Words& more) {
+        Words words = leaver;
+        words.insert(words.end(), more.begin(), more.end());
+        return words;
+    };
+    expect_stock_end(how({"_exit", "--status", "7"}), 7);
+    expect_stock_end(how({"mpi_abort", "--status", "9"}), 9);
+    expect_stock_end(how({"segv"}), 139);
+    auto job = job_of(endless("pattern"));  // no snapshot yet
+    ASSERT_TRUE(job->wait_for("round 1:")) << job->mpirun().err();
+    ASSERT_TRUE(kill_rank_at("gn2", "pattern"));
+    const Finished end = job->finish();
+    EXPECT_EQ(end.status, 137) << end.err;
+    EXPECT_NE(end.err.find("rank 1 was killed by SIGKILL on gn2, and the job cannot go on from its "
+                           "snapshot: it has no snapshot on a disk"),
+              std::string::npos)
+        << end.err;
+}
+
+// What is on its way to a rank, or was given to it after the snapshot, is gone.
+TEST_F(Recover, InputThatCannotBeGivenAgain) {
+    Job job(lab(), ranks, hosts, command({program("talk"), "--stdin"}), "line\nline\n", true);
+    ASSERT_TRUE(job.wait_for("in: line")) << job.mpirun().err();
+    save(job);
+    ASSERT_TRUE(kill_rank_at("gn1", "talk"));
+    const Finished end = job.finish();
+    EXPECT_EQ(end.status, 137) << end.err;
+    EXPECT_NE(end.err.find("rank 0 was given standard input that cannot be given again"),
+              std::string::npos)
+        << end.err;
+}
+
+// A file that was read to its end before is in the snapshot.
+TEST_F(Recover, InputThatWasReadBefore) {
+    std::ofstream(path("input")) << std::string(100'000, 'x');
+    std::string line = "exec mpirun -np 4 --host " + std::string(hosts) + " --mca ghost 1";
+    const std::string reads = "cat > /dev/null; exec ";
+    for (const std::string& word : command({})) line += " " + word;
+    line += " sh -c '" + reads;
+    for (const std::string& word : endless("pattern")) line += word + " ";
+    Job job(lab(), {"sh", "-c", line + "' < " + path("input")});
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    save(job);
+    ASSERT_TRUE(kill_rank_at("gn1", "pattern"));
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(job, "rank 0 was killed by SIGKILL on gn1"));
+    expect_clean_end(job, "pattern:");
+}
+
+TEST_F(Recover, RankThatDiesAtTheSamePointIsGivenUp) {
+    auto job = saved_job();
+    ASSERT_TRUE(kill_rank_at("gn2", "pattern"));
+    ASSERT_TRUE(nettest::poll_until(60, [&] { return recoveries(*job) == 1; }))
+        << job->mpirun().err();
+    for (int times = 0; times < 8 && job->mpirun().running(); times++) {
+        const size_t before = recoveries(*job);
+        if (!kill_rank_at("gn2", "pattern")) continue;
+        (void)nettest::poll_until(
+            30, [&] { return recoveries(*job) > before || !job->mpirun().running(); });
+    }
+    const Finished end = job->finish();
+    EXPECT_EQ(end.status, 137) << end.err;
+    EXPECT_NE(end.err.find("rank 1 has ended twice after the same time of computing"),
+              std::string::npos)
+        << end.err;
+}
+
+// Others stand in the runtime's own fences, or in MPI_Finalize, just then.
+TEST_F(Recover, FencesWaitForWhoeverComesBack) {
+    auto job = job_of({program("fencer"), "--file", path("fences"), "--until-file", path("stop"),
+                       "--slow-end", "4000"});
+    ASSERT_TRUE(job->wait_for("fencer: round 2")) << job->mpirun().err();
+    save(*job);
+    for (size_t times = 1; times <= 3; times++) {
+        ASSERT_TRUE(nettest::poll_until(20, [&] { return kill_rank_at("gn3", "fencer"); }));
+        ASSERT_TRUE(nettest::poll_until(60, [&] { return recoveries(*job) >= times; }))
+            << job->mpirun().err();
+        ASSERT_TRUE(job->wait_for_more("fencer: round ", 1)) << job->mpirun().err();
+        save(*job);
+    }
+    stop();
+    ASSERT_TRUE(nettest::poll_until(20, [&] { return kill_rank_at("gn2", "fencer"); }));
+    const Finished end = job->finish();
+    EXPECT_EQ(end.status, 0) << end.err;
+    EXPECT_NE(end.out.find(" 0 errors"), std::string::npos) << end.out << end.err;
+}
+
+void Recover::one_loss(const std::string& name, std::mt19937_64& random, std::string& away) {
+    const std::string node = "gn" + std::to_string(1 + random() % 4);
+    const uint64_t kind = random() % 10;
+    std::optional<Background> beside;  // what else is under way
+    if (random() % 2 == 0)
+        beside.emplace(lab().start_on("gn1", {"ghost", "checkpoint"}));
+    else if (random() % 2 == 0)
+        beside.emplace(lab().start_on(
+            "gn1", {"ghost", "migrate", "--rank", std::to_string(random() % 4), "--to",
+                    "gn" + std::to_string(1 + random() % 4)}));
+    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 400));
+    if (kind < 3 && node != "gn1" && away.empty()) {
+        away = node;
+        if (kind == 0) return kill_daemon_at(node);
+        return kind == 1 ? lab().cut(node) : lab().switch_off(node);
+    }
+    (void)kill_rank_at(node, name);
+}
+
+// The files are byte for byte those of a run in which nothing is lost.
+TEST_F(Recover, RandomLosses) {
+    const int losses = number_from("GHOST_TEST_LOSSES", 6);
+    std::mt19937_64 random(static_cast<uint64_t>(number_from("GHOST_TEST_SEED", 1)));
+    const auto ledger = [&](const std::string& folder, int steps, const char* pause) {
+        std::filesystem::create_directory(path(folder));
+        return Words{program("ledger"), "--dir", path(folder), "--steps", std::to_string(steps),
+                     "--pause", pause, "--memory", "16"};
+    };
+    const int steps = 60 * losses;
+    Job whole(lab(), ranks, hosts, ledger("whole", steps, "0"));
+    const Finished right = whole.finish(120);
+    ASSERT_EQ(right.status, 0) << right.err;
+    auto job = job_of(ledger("lost", steps, "50000"),
+                      {"--mca", "ghost_checkpoint_interval", "2", "--mca", "ghost_recover_max",
+                       "1000"});
+    std::string away;  // a node that is lost
+    for (int i = 0; i < losses && job->mpirun().running(); i++) {
+        const auto saved = [&] { return std::filesystem::exists(path("snapshots")); };
+        ASSERT_TRUE(nettest::poll_until(60, saved)) << job->mpirun().err();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1500 + random() % 3000));
+        one_loss("ledger", random, away);
+    }
+    const Finished end = job->finish(120 + 10 * losses);
+    EXPECT_EQ(end.status, 0) << end.out << end.err;
+    for (int rank = 0; rank < ranks; rank++) {
+        const std::string file = "/rank-" + std::to_string(rank);
+        EXPECT_EQ(contents(path("lost") + file), contents(path("whole") + file)) << rank;
+    }
+    const auto last = [](const std::string& out) { return out.substr(out.rfind("ledger: ")); };
+    EXPECT_EQ(last(end.out), last(right.out));
+    std::printf("%zu recoveries\n", nettest::count_of(end.err, goes_on));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    return nettest::run_suites(argc, argv);
+}
