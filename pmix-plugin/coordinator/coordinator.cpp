@@ -331,8 +331,8 @@ bool Coordinator::Impl::node_lost(NodeId node) {
 // The runtime of its node has not been told, and waits for our word.
 void Coordinator::Impl::rank_died(NodeId from, const RankDied& m) {
     const int signal = m.status > 128 && m.status != lost_server_status ? m.status - 128 : 0;
-    const std::string lost = fmt::format("rank {} {} on {}", m.rank, how_it_ended(signal),
-                                         liveness_.name_of(from));
+    const std::string lost =
+        fmt::format("rank {} {} on {}", m.rank, how_it_ended(signal), liveness_.name_of(from));
     const int status = m.status == 0 ? 1 : m.status;
     if (!policy_.recover.ranks || !recover(lost, m.rank, status))
         return adapter_.tell(from, RankEnds{m.rank});
@@ -351,18 +351,15 @@ std::string Coordinator::Impl::newest_snapshot() const {
 std::string Coordinator::Impl::why_input_is_lost() const {
     const SnapshotRun* last = snapshots_.last();
     const auto input = last != nullptr ? last->job.input : Manifest::Input();
-    std::map<RankId, int64_t> taken = input_, saved;
-    if (last != nullptr)
-        for (const Written& row : last->written.written)
-            if (row.stdin_bytes != 0) saved[row.rank] = row.stdin_bytes;
+    auto saved = last != nullptr ? last->input : std::map<RankId, int64_t>();
+    auto taken = input_;
     for (const auto& [rank, bytes] : saved) taken.try_emplace(rank, bytes);
-    std::erase_if(taken, [](const auto& one) { return one.second == 0; });
-    if (taken.empty()) return {};
     std::error_code failed;
     const auto size = std::filesystem::file_size(input.path, failed);
     for (const auto& [rank, bytes] : taken) {
         const bool all = !failed && !input.path.empty() && rank == input.rank && bytes > 0 &&
-                         saved[rank] == bytes && input.offset + static_cast<uint64_t>(bytes) == size;
+                         saved[rank] == bytes &&
+                         input.offset + static_cast<uint64_t>(bytes) == size;
         if (!all)
             return fmt::format("rank {} was given standard input that cannot be given again", rank);
     }
@@ -378,8 +375,7 @@ std::string Coordinator::Impl::why_not_recovered() const {
         return "its snapshots are on the nodes' own disks (ghost_checkpoint_dir)";
     if (snapshots_.stopped()) return *refusal(job_);
     if (adapter_.guests() > 0) return "processes that it has spawned are running";
-    if (relayed_)
-        return "daemons speak through others (more than 64 nodes, or routed_radix)";
+    if (relayed_) return "daemons speak through others (more than 64 nodes, or routed_radix)";
     for (const RankInfo& info : adapter_.ranks())
         if (const auto why = why_not_running(info)) return *why;
     return why_input_is_lost();
@@ -455,7 +451,8 @@ void Coordinator::Impl::rank_lost(RankId rank, int signal) {
     events_.rank_lost(rank, node, signal);
     const std::string way = way_on(job_);
     if (way.empty()) return;
-    say(fmt::format("rank {} {}{}: {}", rank, how_it_ended(signal), node.empty() ? "" : " on " + node, way));
+    say(fmt::format("rank {} {}{}: {}", rank, how_it_ended(signal),
+                    node.empty() ? "" : " on " + node, way));
 }
 
 void Coordinator::Impl::lost(NodeId node) {

@@ -48,10 +48,11 @@ enum class EventKind : uint8_t {
     other,  // of a newer Ghost
 };
 inline constexpr const char* event_names[] = {
-    "started",  "restarted", "recovered",   "restart",   "asked",       "cancelled", "moving",
-    "move",     "not_live",  "no_move",     "snapshotting", "snapshot",  "no_snapshot",
-    "continued", "draining", "drained", "no_drain", "joining", "node_joined", "no_grow",
-    "node_left", "node_lost", "rank_lost", "ranks_ended", "ended", "other"};
+    "started",     "restarted", "recovered", "restart",   "asked",        "cancelled",
+    "moving",      "move",      "not_live",  "no_move",   "snapshotting", "snapshot",
+    "no_snapshot", "continued", "draining",  "drained",   "no_drain",     "joining",
+    "node_joined", "no_grow",   "node_left", "node_lost", "rank_lost",    "ranks_ended",
+    "ended",       "other"};
 
 // Which ranks are on a node.
 struct NodePlace {

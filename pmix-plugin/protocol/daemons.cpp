@@ -169,7 +169,8 @@ constexpr Field step_progress_fields[] = {
 };
 constexpr Field rank_died_fields[] = {
     field<&RankDied::rank>("rank", "whose"),
-    field<&RankDied::status>("status", "128 and the signal's number, that of one that gave up, or 0"),
+    field<&RankDied::status>("status",
+                             "128 and the signal's number, that of one that gave up, or 0"),
 };
 constexpr Field rank_ends_fields[] = {field<&RankEnds::rank>("rank", "whose")};
 constexpr Field input_taken_fields[] = {

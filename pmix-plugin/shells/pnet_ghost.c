@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Component "ghost" of PMIx's framework pnet: the door by which Ghost comes into mpirun and every
- * daemon, for both run a PMIx server. A shell: plugin.cpp does the work, runtime/ the runtime's part.
+ * daemon, for both run a PMIx server. A shell: plugin.cpp does the work, runtime/ the runtime's
+ * part.
  */
 #include "src/include/pmix_config.h"
 

@@ -55,8 +55,17 @@ class Recover : public nettest::OnLab {
         return std::make_unique<Job>(lab(), ranks, hosts, command(words, more));
     }
     Words command(const Words& words, const Words& more = {}) const {
-        Words all{"--map-by", "node", "--mca", "ghost_recover", "all", "--mca",
-                  "ghost_checkpoint_dir", path("snapshots"), "--mca", "ghost_node_dead_after", "2"};
+        Words all{"--map-by",
+                  "node",
+                  "--mca",
+                  "ghost_recover",
+                  "all",
+                  "--mca",
+                  "ghost_checkpoint_dir",
+                  path("snapshots"),
+                  "--mca",
+                  "ghost_node_dead_after",
+                  "2"};
         all.insert(all.end(), more.begin(), more.end());
         all.insert(all.end(), words.begin(), words.end());
         return all;
@@ -72,7 +81,8 @@ class Recover : public nettest::OnLab {
         ASSERT_EQ(saved.status, 0) << saved.err << job.mpirun().err();
     }
     // One process of a rank's tree at most; none if there is none just now.
-    bool kill_rank_at(const std::string& node, const std::string& name, const char* signal = "KILL") {
+    bool kill_rank_at(const std::string& node, const std::string& name,
+                      const char* signal = "KILL") {
         const auto pids = lab().pids(node, "^[^ ]*mpi/" + name + " ");
         if (pids.empty()) return false;
         lab().as_root(node, {"kill", std::string("-") + signal, std::to_string(pids.front())});
@@ -236,9 +246,9 @@ void Recover::one_loss(const std::string& name, std::mt19937_64& random, std::st
     if (random() % 2 == 0)
         beside.emplace(lab().start_on("gn1", {"ghost", "checkpoint"}));
     else if (random() % 2 == 0)
-        beside.emplace(lab().start_on(
-            "gn1", {"ghost", "migrate", "--rank", std::to_string(random() % 4), "--to",
-                    "gn" + std::to_string(1 + random() % 4)}));
+        beside.emplace(
+            lab().start_on("gn1", {"ghost", "migrate", "--rank", std::to_string(random() % 4),
+                                   "--to", "gn" + std::to_string(1 + random() % 4)}));
     std::this_thread::sleep_for(std::chrono::milliseconds(random() % 400));
     if (kind < 3 && node != "gn1" && away.empty()) {
         away = node;
@@ -255,15 +265,14 @@ TEST_F(Recover, RandomLosses) {
     const auto ledger = [&](const std::string& folder, int steps, const char* pause) {
         std::filesystem::create_directory(path(folder));
         return Words{program("ledger"), "--dir", path(folder), "--steps", std::to_string(steps),
-                     "--pause", pause, "--memory", "16"};
+                     "--pause",         pause,   "--memory",   "16"};
     };
     const int steps = 60 * losses;
     Job whole(lab(), ranks, hosts, ledger("whole", steps, "0"));
     const Finished right = whole.finish(120);
     ASSERT_EQ(right.status, 0) << right.err;
-    auto job = job_of(ledger("lost", steps, "50000"),
-                      {"--mca", "ghost_checkpoint_interval", "2", "--mca", "ghost_recover_max",
-                       "1000"});
+    auto job = job_of(ledger("lost", steps, "50000"), {"--mca", "ghost_checkpoint_interval", "2",
+                                                       "--mca", "ghost_recover_max", "1000"});
     std::string away;  // a node that is lost
     for (int i = 0; i < losses && job->mpirun().running(); i++) {
         const auto saved = [&] { return std::filesystem::exists(path("snapshots")); };

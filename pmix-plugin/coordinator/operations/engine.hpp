@@ -95,7 +95,8 @@ class Engine {
     void node_lost(NodeId node);
     // False: no operation under way ends the ranks and starts them anew.
     bool lost(const std::string& why);
-    // All ranks are lost: ends every operation, and begins this request; what waits goes on waiting.
+    // All ranks are lost: ends every operation, and begins this request; what waits goes on
+    // waiting.
     void interrupt(const std::string& why, Request request);
     // Ends all operations; nothing begins any more. Later calls do nothing.
     void stop(const std::string& why);

@@ -140,7 +140,8 @@ class Operation {
     virtual void message(NodeId from, const schema::Received& m) = 0;
     // The daemon is gone (lost or given up); the fences know already.
     virtual void node_lost(NodeId node) = 0;
-    // mpirun ends, or all ranks are lost: whoever asked for it is told; no message is sent any more.
+    // mpirun ends, or all ranks are lost: whoever asked for it is told; no message is sent any
+    // more.
     virtual void stop(const std::string& why) = 0;
     // Ranks are lost, or a node with ranks. True: it ends them all and begins anew.
     virtual bool lost(const std::string& /*why*/) { return false; }

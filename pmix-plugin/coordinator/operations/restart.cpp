@@ -120,8 +120,7 @@ void RestartOperation::wait_for_all() {
 void RestartOperation::recovering(NodeId from, const Recovering& m) {
     const bool awaited = data_.state == (m.started ? S::starting : S::stopping);
     if (!awaited) return;
-    if (!m.why.empty())
-        return fail(fmt::format("{}: {}", job_.liveness.name_of(from), m.why));
+    if (!m.why.empty()) return fail(fmt::format("{}: {}", job_.liveness.name_of(from), m.why));
     missing_.erase(from);
     if (missing_.empty()) m.started ? check() : start_ranks();
 }

@@ -373,6 +373,8 @@ void SnapshotOperation::complete(StepAnswer answer) {
             return abort(made.error().message());
     r.kind = manifest.kind;
     r.time = manifest.time;
+    for (const Written& row : r.written.written)
+        if (row.stdin_bytes != 0) r.input[row.rank] = row.stdin_bytes;
     r.written.written.clear();
     auto work = [manifest = std::move(manifest), folder = r.folder, second = r.second,
                  lock = job_.lock, life = job_.adapter.life(), keep = job_.policy.keep,

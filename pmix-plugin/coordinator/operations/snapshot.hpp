@@ -77,7 +77,8 @@ struct SnapshotRun {
     bool ungating = false;      // in state gating: a rank was busy, all open again
     JobDescription job;         // describe_job()
     StepAnswer written;         // all rows
-    std::string kind;           // full or incremental
+    std::map<RankId, int64_t> input;  // bytes that ranks had been given; -1: not known
+    std::string kind;                 // full or incremental
     uint64_t bytes = 0;
     uint64_t total = 0;
 

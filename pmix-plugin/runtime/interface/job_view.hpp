@@ -83,7 +83,7 @@ class JobFacts {
     virtual std::optional<NodeId> find_node(const std::string& name) const = 0;
     virtual int slots(NodeId node) const = 0;               // 0: unknown
     virtual int cores(NodeId /*node*/) const { return 0; }  // 0: unknown
-    virtual bool input_ended() const { return false; }  // all of its own has been read
+    virtual bool input_ended() const { return false; }      // all of its own has been read
     // Of mpirun, as far as it is decided; nothing: the runtime does not say.
     virtual std::optional<int> exit_status() const { return {}; }
     virtual std::string session_dir() const = 0;  // job family's folder on this node, exists

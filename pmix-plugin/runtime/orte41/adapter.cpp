@@ -148,9 +148,12 @@ void Orte4Adapter::install_hooks() {
          [this](const std::function<void()>& stock) { map_beside_spares(spares(), stock); }});
     if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
     if (!ORTE_PROC_IS_HNP && !recovers()) return;
-    if (const int64_t limit_us = dead_after_us(*this); limit_us == 0) return;
-    else if (ORTE_PROC_IS_HNP) look_at_daemons(limit_us);
-    else look_at_mpirun(limit_us / 10 * 8);
+    if (const int64_t limit_us = dead_after_us(*this); limit_us == 0)
+        return;
+    else if (ORTE_PROC_IS_HNP)
+        look_at_daemons(limit_us);
+    else
+        look_at_mpirun(limit_us / 10 * 8);
 }
 
 // A daemon that hears of another one's end would end, too (orte/mca/errmgr/default_orted); that of
@@ -188,9 +191,10 @@ void Orte4Adapter::look_at_daemons(int64_t dead_after_us) {
 // The processes of the ranks end with this one (wrapper/supervisor.hpp).
 void Orte4Adapter::look_at_mpirun(int64_t dead_after_us) {
     if (daemons_.lease_is_over(dead_after_us)) {
-        log::error("mpirun's node has answered nothing for {:.1f} s: this node's ranks end, for "
-                   "the job goes on without it",
-                   static_cast<double>(dead_after_us) / 1e6);
+        log::error(
+            "mpirun's node has answered nothing for {:.1f} s: this node's ranks end, for "
+            "the job goes on without it",
+            static_cast<double>(dead_after_us) / 1e6);
         ::_exit(1);
     }
     loop_.after(Daemons::lease_look_us, [=, this] { look_at_mpirun(dead_after_us); });

@@ -32,7 +32,8 @@ std::string command_line(pid_t pid) {
     return single + " ";
 }
 
-// The ports at which mpirun hears daemons (a daemon's environment names them, too): "N.0;tcp://ADDRESS,ADDRESS:PORT;tcp6://[…]:PORT".
+// The ports at which mpirun hears daemons (a daemon's environment names them, too):
+// "N.0;tcp://ADDRESS,ADDRESS:PORT;tcp6://[…]:PORT".
 std::set<int> mpirun_ports() {
     const char* uri = orte_process_info.my_hnp_uri;
     std::istringstream parts(uri != nullptr ? uri : "");
@@ -130,7 +131,8 @@ void Daemons::end_cut_connections(int64_t dead_after_us) {
     const auto ports = mpirun_ports();
     std::set<int> now;
     for (const int fd : numbers_in("/proc/self/fd"))
-        if (ports.contains(port_of(fd, ::getsockname)) && is_unanswered(fd, dead_after_us)) now.insert(fd);
+        if (ports.contains(port_of(fd, ::getsockname)) && is_unanswered(fd, dead_after_us))
+            now.insert(fd);
     for (const int fd : now) {
         if (!unanswered_.contains(fd)) continue;
         log::info("a daemon's node has answered nothing for {} s: its connection is ended",

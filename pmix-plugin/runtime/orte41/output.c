@@ -215,8 +215,8 @@ void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size
     orte_iof_write_event_t* writer = local_input(streams);
     if (!writer) return;
     if (end && 0 == size && opal_list_is_empty(&writer->outputs)) {
-        /* What ORTE does when it comes to the piece that says so. That piece (8 KiB) it would lose, at
-         * each move of a rank whose input has ended. */
+        /* What ORTE does when it comes to the piece that says so. That piece (8 KiB) it would lose,
+         * at each move of a rank whose input has ended. */
         streams->stdinev->wev = NULL;
         OBJ_RELEASE(writer);
         return;

@@ -48,9 +48,9 @@ bool never_started(int state) {
 // (orte/mca/odls/base, launch_local()).
 void as_mapped(orte_proc_t& rank) {
     ORTE_FLAG_SET(&rank, ORTE_PROC_FLAG_ALIVE);
-    for (const auto flag : {ORTE_PROC_FLAG_REG, ORTE_PROC_FLAG_HAS_DEREG,
-                            ORTE_PROC_FLAG_IOF_COMPLETE, ORTE_PROC_FLAG_WAITPID,
-                            ORTE_PROC_FLAG_RECORDED, ORTE_PROC_FLAG_ABORT})
+    for (const auto flag :
+         {ORTE_PROC_FLAG_REG, ORTE_PROC_FLAG_HAS_DEREG, ORTE_PROC_FLAG_IOF_COMPLETE,
+          ORTE_PROC_FLAG_WAITPID, ORTE_PROC_FLAG_RECORDED, ORTE_PROC_FLAG_ABORT})
         ORTE_FLAG_UNSET(&rank, flag);
     rank.exit_code = 0;
 }
@@ -61,7 +61,8 @@ Status set_up(orte_job_t& job, orte_app_context_t& app) {
     orte_odls_base_start_threads(&job);
     const int rc = orte_schizo.setup_fork(&job, &app);
     if (rc != ORTE_SUCCESS)
-        return make_error(Code::internal, "set the program up", app.app, fmt::format("error {}", rc));
+        return make_error(Code::internal, "set the program up", app.app,
+                          fmt::format("error {}", rc));
     ORTE_FLAG_SET(&app, ORTE_APP_FLAG_USED_ON_NODE);
     opal_setenv("OMPI_MCA_orte_launch", "1", true, &app.env);
     return {};
@@ -161,7 +162,8 @@ void Recovery::kill_wrappers() const {
 // Two looks have to agree: what ORTE has still to say of one that was reaped comes in between.
 void Recovery::look() {
     const auto ranks = local_ranks();
-    const bool all = std::ranges::all_of(ranks, [this](const auto* one) { return is_gone(one->name.vpid); });
+    const bool all =
+        std::ranges::all_of(ranks, [this](const auto* one) { return is_gone(one->name.vpid); });
     if (!all || !std::exchange(settled_, true)) {
         settled_ = all;
         waited_us_ += look_us;
