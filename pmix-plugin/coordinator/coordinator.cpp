@@ -61,6 +61,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     std::string why_lost(NodeId node) const;
     void rank_lost(RankId rank, int signal);
     void rank_died(NodeId from, const RankDied& m);
+    void lose_rank(RankId rank, const std::string& told);
     bool recover(const std::string& lost, std::optional<RankId> rank, int status);
     std::string newest_snapshot() const;
     std::string why_not_recovered() const;
@@ -164,7 +165,8 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
            engine_,
            events_,
            [this](const auto& locations) { publish(locations); },
-           [this](NodeId node) { tell_locations(node); }},
+           [this](NodeId node) { tell_locations(node); },
+           [this](RankId rank, const std::string& told) { lose_rank(rank, told); }},
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
       clients_(adapter_,
                {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
@@ -337,6 +339,18 @@ void Coordinator::Impl::rank_died(NodeId from, const RankDied& m) {
     if (!policy_.recover.ranks || !recover(lost, m.rank, status))
         return adapter_.tell(from, RankEnds{m.rank});
     events_.rank_lost(m.rank, liveness_.name_of(from), signal);
+}
+
+// Not at once: an operation says so, and a recovery ends them all.
+void Coordinator::Impl::lose_rank(RankId rank, const std::string& told) {
+    const auto end = [this, told] {
+        adapter_.abort_job(1, fmt::format("ghost: {}; {}", told, way_on_or_none(job_)));
+    };
+    if (!policy_.recover.ranks) return end();
+    adapter_.after(0, [weak = weak_from_this(), rank, told, end] {
+        auto self = weak.lock();
+        if (self && self->running_ && !self->recover(told, rank, 1)) end();
+    });
 }
 
 // On a disk that every node may see; empty: there is none.

@@ -10,9 +10,9 @@ namespace ghost::plugin {
 // has heard of its end (restart_wrapper_died()), unless its wrapper never came.
 bool NodeAgent::Impl::rank_died(RankId rank, int status) {
     const RankSlot* s = find(rank);
-    const bool comes = recovering_ && s == nullptr;
-    const bool imported = recovering_ && s != nullptr && s->snap.restart &&
-                          is_target(s->transfer) && s->transfer != Transfer::going;
+    const bool comes = s != nullptr ? is_target(s->transfer) : recovering_;
+    const bool imported =
+        recovering_ && s != nullptr && s->snap.restart && comes && s->transfer != Transfer::going;
     if (imported) return true;
     if (!settings_.recovers || (status == 0 && !comes)) return false;
     report(RankDied{rank, status});

@@ -352,10 +352,10 @@ void MoveOperation::on_aborted(const Aborted& m) {
     data_.ended |= m.ended;
     if (m.location) job_.publish({*m.location});
     if (m.unreported) {
-        const std::string told = fmt::format("ghost: rank {} was killed at {} while it moved; {}",
-                                             data_.rank, data_.from_name, way_on_or_none(job_));
+        const std::string told =
+            fmt::format("rank {} was killed at {} while it moved", data_.rank, data_.from_name);
         finish(S::failed);
-        return job_.adapter.abort_job(1, told);
+        return job_.lose_rank(data_.rank, told);
     }
     finish(S::failed);
 }
@@ -532,11 +532,10 @@ void MoveOperation::break_unit() {
 void MoveOperation::lose(const std::string& why) {
     data_.harmed = true;
     data_.why = why;
-    const std::string told =
-        fmt::format("ghost: rank {} is lost on its way from {} to {}: {}; {}", data_.rank,
-                    data_.from_name, data_.to_name, why, way_on_or_none(job_));
+    const std::string told = fmt::format("rank {} is lost on its way from {} to {}: {}", data_.rank,
+                                         data_.from_name, data_.to_name, why);
     finish(S::failed);
-    job_.adapter.abort_job(1, told);
+    job_.lose_rank(data_.rank, told);
 }
 
 void MoveOperation::node_lost(NodeId node) {

@@ -110,6 +110,8 @@ struct Job {
     EventLog& events;                            // each tells when it begins, and how it ended
     Publish publish;                             // to every node
     std::function<void(NodeId)> tell_locations;  // all that are known, to one that joins
+    // A rank is no more, as `told` says to the user: the job recovers, or ends.
+    std::function<void(RankId, const std::string& told)> lose_rank;
 };
 
 // What one is told that somebody undoes.

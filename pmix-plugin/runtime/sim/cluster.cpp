@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
@@ -163,7 +164,7 @@ Result<RuntimeAdapter::Spawned> Daemon::spawn_restore(RankId rank,
     c_.restores++;
     c_.say(w, WrapperHello{.job = "4711",
                            .rank = rank,
-                           .life = job_life,
+                           .life = life_,
                            .pid = w->pid,
                            .mode = WrapperMode::restore,
                            .why = {}});
@@ -269,6 +270,7 @@ Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
     settings.threads = this->parameters.contains("sim_threads");
     settings.say = [this](const std::string& line) { said.push_back(line); };
     node_settings_.threads = settings.threads;
+    node_settings_.recovers = this->parameters.contains("ghost_recover");
     node_settings_.tree.alive = [this](pid_t init) {
         return std::ranges::any_of(trees_, [&](auto& t) { return t->init == init && t->alive; });
     };
@@ -297,7 +299,8 @@ Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
     if (auto s = coordinator_->start(); !s.ok()) violate(s.error().message());
     for (auto& agent : agents_)
         if (auto s = agent->start(); !s.ok()) violate(s.error().message());
-    for (size_t r = 0; r < ranks.size(); ++r) boot(static_cast<RankId>(r), ranks[r]);
+    for (size_t r = 0; r < ranks.size(); ++r)
+        boot(static_cast<RankId>(r), ranks[r], this->parameters.contains("ghost_restart"));
     if (!this->parameters.contains("sim_early")) run(50'000);
 }
 
@@ -309,7 +312,7 @@ Cluster::~Cluster() {
     std::filesystem::remove_all(dir_, ignored);
 }
 
-void Cluster::boot(RankId rank, NodeId node) {
+void Cluster::boot(RankId rank, NodeId node, bool from_ghost) {
     auto t = std::make_shared<Tree>();
     t->rank = rank;
     t->node = node;
@@ -326,7 +329,7 @@ void Cluster::boot(RankId rank, NodeId node) {
     if (!socket.ok()) return violate(socket.error().message());
     w->control = std::move(*socket);
     wrappers_.push_back(w);
-    if (parameters.contains("ghost_restart")) return boot_restart(w);
+    if (from_ghost) return boot_restart(w);
     say_hello(w, WrapperMode::run);
     wake(t);
 }
@@ -490,7 +493,7 @@ void Cluster::say_text(const std::shared_ptr<Wrapper>& w, const char* type, std:
 void Cluster::say_hello(const std::shared_ptr<Wrapper>& w, WrapperMode mode) {
     const WrapperHello m{.job = "4711",
                          .rank = w->rank,
-                         .life = job_life,
+                         .life = daemons_[w->node]->life_,
                          .pid = w->pid,
                          .init = w->tree->init,
                          .mode = mode,
@@ -597,7 +600,9 @@ void Cluster::wrapper_gone(const std::shared_ptr<Wrapper>& w, int status) {
         if (w->ended) return w->ended(status);
         if (!w->registered) return;
         w->registered = false;
-        if (daemons_[w->node]->exit_ && daemons_[w->node]->exit_(w->rank, status)) return;
+        Daemon& d = *daemons_[w->node];
+        if (d.exit_ && d.exit_(w->rank, status)) return;
+        if (d.died_ && d.died_(w->rank, status == SIGKILL ? 128 + SIGKILL : 0)) return;
         ended[w->rank] = true;
         if (w->tree && w->tree->alive) violate("a rank was reported ended while its tree lives");
     });
@@ -756,16 +761,21 @@ void Cluster::check() {
     }
 }
 
-void Cluster::kill_node(NodeId node) {
-    dead.insert(node);
+void Cluster::end_ranks_of(NodeId node) {
     for (auto& w : wrappers_) {
-        if (w->node != node || !w->alive) continue;
-        w->alive = false;
+        if (w->node != node) continue;
+        w->alive = w->registered = false;
+        w->ended = nullptr;
         w->control.close();
     }
     for (auto& t : trees_) {
         if (t->node == node) drop_tree(*t);
     }
+}
+
+void Cluster::kill_node(NodeId node) {
+    dead.insert(node);
+    end_ranks_of(node);
     agents_[node]->stop();
     later(nobody, [this, node] {
         if (dead.contains(0)) return;

@@ -135,7 +135,7 @@ class Daemon : public RuntimeAdapter {
     int cores(NodeId node) const override;
     std::string session_dir() const override;
     std::string secret() const override;
-    std::string life() const override { return job_life; }
+    std::string life() const override { return life_; }
     std::string rank_socket() const override;
     std::string pmix_uri() const override { return "uri" + std::to_string(id_); }
     void send(NodeId to, const std::string& packet) override;
@@ -171,6 +171,11 @@ class Daemon : public RuntimeAdapter {
                                   const std::vector<int>& stdio) override;
     void on_node_lost(std::function<bool(NodeId)> h) override { lost_ = std::move(h); }
     void on_rank_lost(std::function<void(RankId, int)> h) override { killed_ = std::move(h); }
+    void on_rank_died(std::function<bool(RankId, int)> h) override { died_ = std::move(h); }
+    void let_end(RankId rank) override;
+    void stop_ranks(const std::vector<NodeId>& lost,
+                    std::function<void(const Status&)> stopped) override;
+    Status start_ranks(const Births& births) override;
     void give_up_node(NodeId node) override;
     void dismiss_node(NodeId node, std::function<void()> gone) override;
     void leave_job() override;
@@ -188,6 +193,8 @@ class Daemon : public RuntimeAdapter {
     std::function<bool(RankId, int)> exit_;
     std::function<bool(NodeId)> lost_;
     std::function<void(RankId, int)> killed_;
+    std::function<bool(RankId, int)> died_;
+    std::string life_ = job_life;  // of its ranks
     std::map<WatchId, std::pair<int, std::function<void()>>> watches_;
     std::map<RankId, NodeId> where_;  // this daemon's bookkeeping
     mutable std::map<RankId, int> unread_;
@@ -319,7 +326,8 @@ class Cluster {
 
     void add_daemon(const std::string& name, int slots);
     void daemon_starts(NodeId id);
-    void boot(RankId rank, NodeId node);
+    void boot(RankId rank, NodeId node, bool from_ghost);
+    void end_ranks_of(NodeId node);
     TimerId at(int64_t when, NodeId owner, std::function<void()> action);
     void later(NodeId owner, std::function<void()> action);
     // By a wrapper or a rank: when it goes on, if it is halted then.

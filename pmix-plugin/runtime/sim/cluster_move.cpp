@@ -114,6 +114,7 @@ void Cluster::ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq) {
         b->tree->init = ++last_pid_;
         b->tree->stopped = b->tree->closed = b->held = true;
         b->tree->epoch = epoch + 1;
+        b->tree->life = daemons_[b->node]->life_;
         trees_.push_back(b->tree);
         say(b, Held{.seq = seq, .bytes = 4096, .init = {}, .agent = {}});
     }

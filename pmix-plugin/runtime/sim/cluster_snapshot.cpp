@@ -238,6 +238,7 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         if (w->snap.sign) written.signer = fmt::format("{:064x}", w->rank);
         written.bytes = written.page_bytes = ghost_bytes;
         written.memory = 2 * ghost_bytes;
+        written.stdin_bytes = 0;
         SeenFile& out = written.files.emplace_back();
         out.path = {"/out"};
         out.size = 10 + w->rank;
@@ -281,7 +282,7 @@ void Cluster::boot_restart(const std::shared_ptr<Wrapper>& w) {
     w->tree->life = "01d";  // when it was saved
     const WrapperHello m{.job = "4711",
                          .rank = w->rank,
-                         .life = job_life,
+                         .life = daemons_[w->node]->life_,
                          .pid = w->pid,
                          .mode = WrapperMode::restart,
                          .why = {}};
@@ -303,7 +304,8 @@ void Cluster::restart_import(const std::shared_ptr<Wrapper>& w) {
     later(nobody, [this, w] {
         if (!w->alive || !w->tree->alive) return;
         for (const auto& other : wrappers_)
-            if (!other->snap.ready) violate("files are cut back before all have looked");
+            if (other->alive && !other->snap.ready)
+                violate("files are cut back before all have looked");
         say(w, TransferProgress{.bytes = 10, .total = ghost_bytes});
         if (chance.fail_stage == Stage::importing && chance.fail_ranks.contains(w->rank)) {
             return say(w, Failed{.stage = Stage::importing, .why = "no luck"});
