@@ -761,18 +761,6 @@ void Cluster::check() {
     }
 }
 
-void Cluster::end_ranks_of(NodeId node) {
-    for (auto& w : wrappers_) {
-        if (w->node != node) continue;
-        w->alive = w->registered = false;
-        w->ended = nullptr;
-        w->control.close();
-    }
-    for (auto& t : trees_) {
-        if (t->node == node) drop_tree(*t);
-    }
-}
-
 void Cluster::kill_node(NodeId node) {
     dead.insert(node);
     end_ranks_of(node);

@@ -31,4 +31,16 @@ Status Daemon::start_ranks(const Births& births) {
     return {};
 }
 
+void Cluster::end_ranks_of(NodeId node) {
+    for (auto& w : wrappers_) {
+        if (w->node != node) continue;
+        w->alive = w->registered = false;
+        w->ended = nullptr;
+        w->control.close();
+    }
+    for (auto& t : trees_) {
+        if (t->node == node) drop_tree(*t);
+    }
+}
+
 }  // namespace ghost::plugin::sim
