@@ -75,6 +75,23 @@ TEST(Recovery, NodeThatIsLost) {
     expect_sound(c);
 }
 
+// One without ranks, of which an answer is waited for.
+TEST(Recovery, AnotherNodeIsLostMeanwhile) {
+    for (const int64_t us : {0, 10'000, 20'500, 21'000, 22'000, 24'000}) {
+        SCOPED_TRACE(us);
+        Saved c(2);
+        c.kill_tree(1, 1);
+        c.run(us);
+        c.kill_node(4);
+        const int64_t began = c.now;
+        ASSERT_TRUE(c.recovers());
+        EXPECT_LT(c.now - began, second);
+        c.run(second);
+        expect_all_run(c);
+        expect_sound(c);
+    }
+}
+
 TEST(Recovery, NothingToGoOnFrom) {
     Cluster c(3, 3, {0, 1}, 0, {}, {{"ghost_recover", "all"}});
     c.run(second);

@@ -193,6 +193,7 @@ void RestartOperation::step_answered(ParticipantStep step, const StepAnswer& ans
         return fail(fmt::format("{} of {} ranks were heard of", answer.ranks, data_.ranks));
     }
     if (restarted) {
+        if (data_.recovers()) job_.adapter.input_goes_on();
         conclude(S::done);
         return hand_over();
     }
@@ -236,7 +237,8 @@ void RestartOperation::expired() {
 }
 
 void RestartOperation::node_lost(NodeId node) {
-    if (data_.recovers() || data_.state == S::reading || data_.state == S::failed) return;
+    if (lost(fmt::format("node {} was lost", job_.liveness.name_of(node)))) return;
+    if (data_.state == S::reading || data_.state == S::failed) return;
     fail(fmt::format("node {} is lost", job_.liveness.name_of(node)));
 }
 

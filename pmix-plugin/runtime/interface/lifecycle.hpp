@@ -38,6 +38,8 @@ class Lifecycle {
     // A signal has ended this rank, or it gave up (0), and the job ends because of it. Called once
     // at most.
     virtual void on_rank_lost(std::function<void(RankId rank, int signal)> /*handler*/) {}
+    // After a recovery the ranks are back: mpirun's own input is read for them again.
+    virtual void input_goes_on() {}
     // Ends the job with a message and an exit status, as mpirun would after a failure.
     virtual void abort_job(int status, const std::string& why) = 0;
     // Ends the job because that was asked for: `why` is printed as it is, nothing of a failure is.

@@ -594,6 +594,10 @@ Status Orte4Adapter::start_ranks(const Births& births) {
     return recovery_.start(births);
 }
 
+void Orte4Adapter::input_goes_on() {
+    ghost_output_read_own_input(1);
+}
+
 bool Orte4Adapter::input_ended() const {
     return ghost_output_input_ended() != 0;
 }

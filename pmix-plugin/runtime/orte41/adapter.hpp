@@ -103,6 +103,7 @@ class Orte4Adapter final : public RuntimeAdapter {
                     std::function<void(const Status&)> stopped) override;
     Status start_ranks(const Births& births) override;
     bool input_ended() const override;
+    void input_goes_on() override;
 
     void on_node_lost(std::function<bool(NodeId node)> handler) override;
     void give_up_node(NodeId node) override;

@@ -224,7 +224,6 @@ Status Recovery::start(const RuntimeAdapter::Births& births) {
 // The end of the input was told to whoever was there before.
 void Recovery::born(RankId rank) {
     if (input_ended_) ghost_output_give_input(app_jobid(), rank, "", 0, 1);
-    ghost_output_read_own_input(1);
 }
 
 }  // namespace ghost::plugin::orte41
