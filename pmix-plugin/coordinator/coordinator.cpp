@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <optional>
 #include <string.h>
@@ -23,6 +21,7 @@
 #include "pmix-plugin/coordinator/operations/restart.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
+#include "pmix-plugin/coordinator/recoveries.hpp"
 #include "pmix-plugin/coordinator/schedule.hpp"
 #include "pmix-plugin/runtime/interface/location_table.hpp"
 
@@ -63,10 +62,6 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void rank_died(NodeId from, const RankDied& m);
     void lose_rank(RankId rank, const std::string& told);
     bool recover(const std::string& lost, std::optional<RankId> rank, int status);
-    std::string newest_snapshot() const;
-    std::string why_not_recovered() const;
-    std::string why_input_is_lost() const;
-    bool dies_again(RankId rank, const std::string& snapshot);
     void recovered(const Restart& restart);
     void lost(NodeId node);
     bool hosts_ranks(NodeId node) const;
@@ -108,6 +103,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     SnapshotHistory snapshots_;
     Engine engine_;
     Job job_;
+    Recoveries recoveries_;
     Schedule schedule_;
     Clients clients_;
     bool scheduled_ = false;                      // the schedule's last snapshot is not over
@@ -120,17 +116,6 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     std::optional<TimerId> asked_limit_;
     bool launched_ = false;
     bool running_ = false;
-    // --- recoveries ---
-    int recoveries_ = 0;
-    bool relayed_ = false;             // when the job began: a lost daemon has no route
-    std::map<RankId, int64_t> input_;  // bytes of input that ranks have been given
-    // The last death of a rank: how long it had computed since that snapshot.
-    struct Death {
-        std::optional<RankId> rank;
-        std::string snapshot;
-        int64_t computed_us = 0;
-    } last_death_;
-    int64_t went_on_ = 0;  // after the last recovery: µs, the coordinator's clock
 };
 
 Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings settings)
@@ -167,6 +152,7 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
            [this](const auto& locations) { publish(locations); },
            [this](NodeId node) { tell_locations(node); },
            [this](RankId rank, const std::string& told) { lose_rank(rank, told); }},
+      recoveries_(job_),
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
       clients_(adapter_,
                {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
@@ -263,8 +249,7 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::rank_died:
             return rank_died(from, m.as<RankDied>());
         case DaemonMessage::input_taken:
-            input_[m.as<InputTaken>().rank] = m.as<InputTaken>().bytes;
-            return;
+            return recoveries_.input_taken(m.as<InputTaken>());
         case DaemonMessage::snap_up:
         case DaemonMessage::snap_progress:
             // Those of daemons below are for this node's own agent.
@@ -300,7 +285,7 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
 void Coordinator::Impl::launched() {
     liveness_.launched();
     if (std::exchange(launched_, true)) return;
-    relayed_ = adapter_.relayed();
+    recoveries_.job_runs();
     events_.started(epochs_.now());
     schedule_.start();
 }
@@ -353,84 +338,28 @@ void Coordinator::Impl::lose_rank(RankId rank, const std::string& told) {
     });
 }
 
-// On a disk that every node may see; empty: there is none.
-std::string Coordinator::Impl::newest_snapshot() const {
-    const SnapshotRun* last = snapshots_.last();
-    if (last == nullptr) return policy_.restart;
-    return last->folder == policy_.memory ? std::string() : last->folder + "/" + last->name;
-}
-
-// Input that ranks were given after the snapshot, or that waits for them on its way, cannot be
-// given again. Empty: there is none.
-std::string Coordinator::Impl::why_input_is_lost() const {
-    const SnapshotRun* last = snapshots_.last();
-    const auto input = last != nullptr ? last->job.input : Manifest::Input();
-    auto saved = last != nullptr ? last->input : std::map<RankId, int64_t>();
-    auto taken = input_;
-    for (const auto& [rank, bytes] : saved) taken.try_emplace(rank, bytes);
-    std::error_code failed;
-    const auto size = std::filesystem::file_size(input.path, failed);
-    for (const auto& [rank, bytes] : taken) {
-        const bool all = !failed && !input.path.empty() && rank == input.rank && bytes > 0 &&
-                         saved[rank] == bytes &&
-                         input.offset + static_cast<uint64_t>(bytes) == size;
-        if (!all)
-            return fmt::format("rank {} was given standard input that cannot be given again", rank);
-    }
-    return {};
-}
-
-std::string Coordinator::Impl::why_not_recovered() const {
-    if (!launched_ || !adapter_.job_running()) return why_no_job(job_);
-    if (recoveries_ >= policy_.recover_most)
-        return fmt::format("it has gone on {} times already (ghost_recover_max)", recoveries_);
-    if (newest_snapshot().empty()) return "it has no snapshot on a disk";
-    if (const SnapshotRun* last = snapshots_.last(); last != nullptr && last->node_local)
-        return "its snapshots are on the nodes' own disks (ghost_checkpoint_dir)";
-    if (snapshots_.stopped()) return *refusal(job_);
-    if (adapter_.guests() > 0) return "processes that it has spawned are running";
-    if (relayed_) return "daemons speak through others (more than 64 nodes, or routed_radix)";
-    for (const RankInfo& info : adapter_.ranks())
-        if (const auto why = why_not_running(info)) return *why;
-    return why_input_is_lost();
-}
-
-// It has come to the same point again: the next time would be no other.
-bool Coordinator::Impl::dies_again(RankId rank, const std::string& snapshot) {
-    constexpr int64_t soon_us = 60'000'000, same_us = 1'000'000;
-    const SnapshotRun* last = snapshots_.last();
-    const int64_t taken = last != nullptr ? last->started + last->lasted : 0;
-    const int64_t computed = settings_.now() - std::max(taken, went_on_);
-    const Death before = std::exchange(last_death_, {rank, snapshot, computed});
-    return before.rank == rank && before.snapshot == snapshot && computed < soon_us &&
-           std::abs(computed - before.computed_us) < std::max(same_us, computed / 20);
-}
-
 // False: the job ends, as it would without.
 bool Coordinator::Impl::recover(const std::string& lost, std::optional<RankId> rank, int status) {
     if (engine_.lost(lost)) return true;
-    std::string why = why_not_recovered();
-    if (why.empty() && rank && dies_again(*rank, newest_snapshot()))
-        why = fmt::format("rank {} has ended twice after the same time of computing", *rank);
-    if (!why.empty()) {
-        say(fmt::format("{}, and the job cannot go on from its snapshot: {}", lost, why));
+    const auto order = recoveries_.after(lost, rank, status);
+    if (!order.why.empty()) {
+        say(fmt::format("{}, and the job cannot go on from its snapshot: {}", lost, order.why));
         return false;
     }
-    ++recoveries_;
     snapshots_.stop();
     fences_.forget();
     epochs_.give_all_back();
     locations_ = {};
     changed_.clear();
-    engine_.interrupt(lost, recovery_request(job_, {newest_snapshot(), lost, status},
-                                             [this](const Restart& one) { recovered(one); }));
+    engine_.interrupt(
+        lost, recovery_request(job_, order.order, [this](const Restart& one) { recovered(one); }));
     return true;
 }
 
 void Coordinator::Impl::recovered(const Restart& restart) {
     if (restart.state != RestartState::done) return;
     epochs_.set(restart.epoch);
-    went_on_ = settings_.now();
+    recoveries_.done();
     say(fmt::format("{}: the job goes on from snapshot {} of {} ({} ranks, {:.1f} s)", restart.lost,
                     restart.name, restart.taken, restart.ranks,
                     static_cast<double>(restart.lasted) / 1e6));

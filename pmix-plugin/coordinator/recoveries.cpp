@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "pmix-plugin/coordinator/recoveries.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fmt/format.h>
+#include <utility>
+
+#include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
+
+namespace ghost::plugin {
+
+// On a disk that every node may see; empty: there is none.
+std::string Recoveries::newest_snapshot() const {
+    const SnapshotRun* last = job_.snapshots.last();
+    if (last == nullptr) return job_.policy.restart;
+    return last->folder == job_.policy.memory ? std::string() : last->folder + "/" + last->name;
+}
+
+// Input that ranks were given after the snapshot, or that waits for them on its way, cannot be
+// given again. Empty: there is none.
+std::string Recoveries::why_input_is_lost() const {
+    const SnapshotRun* last = job_.snapshots.last();
+    const auto input = last != nullptr ? last->job.input : Manifest::Input();
+    auto saved = last != nullptr ? last->input : std::map<RankId, int64_t>();
+    auto taken = input_;
+    for (const auto& [rank, bytes] : saved) taken.try_emplace(rank, bytes);
+    std::error_code failed;
+    const auto size = std::filesystem::file_size(input.path, failed);
+    for (const auto& [rank, bytes] : taken) {
+        const bool all = !failed && !input.path.empty() && rank == input.rank && bytes > 0 &&
+                         saved[rank] == bytes &&
+                         input.offset + static_cast<uint64_t>(bytes) == size;
+        if (!all)
+            return fmt::format("rank {} was given standard input that cannot be given again", rank);
+    }
+    return {};
+}
+
+std::string Recoveries::why_not() const {
+    if (!runs_ || !job_.adapter.job_running()) return why_no_job(job_);
+    if (so_many_ >= job_.policy.recover_most)
+        return fmt::format("it has gone on {} times already (ghost_recover_max)", so_many_);
+    if (newest_snapshot().empty()) return "it has no snapshot on a disk";
+    if (const SnapshotRun* last = job_.snapshots.last(); last != nullptr && last->node_local)
+        return "its snapshots are on the nodes' own disks (ghost_checkpoint_dir)";
+    if (job_.snapshots.stopped()) return *refusal(job_);
+    if (job_.adapter.guests() > 0) return "processes that it has spawned are running";
+    if (relayed_) return "daemons speak through others (more than 64 nodes, or routed_radix)";
+    for (const RankInfo& info : job_.adapter.ranks())
+        if (const auto why = why_not_running(info)) return *why;
+    return why_input_is_lost();
+}
+
+// It has come to the same point again: the next time would be no other.
+bool Recoveries::dies_again(RankId rank, const std::string& snapshot) {
+    constexpr int64_t soon_us = 60'000'000, same_us = 1'000'000;
+    const SnapshotRun* last = job_.snapshots.last();
+    const int64_t taken = last != nullptr ? last->started + last->lasted : 0;
+    const int64_t computed = job_.settings.now() - std::max(taken, went_on_);
+    const Death before = std::exchange(last_death_, {rank, snapshot, computed});
+    return before.rank == rank && before.snapshot == snapshot && computed < soon_us &&
+           std::abs(computed - before.computed_us) < std::max(same_us, computed / 20);
+}
+
+Recoveries::Decision Recoveries::after(const std::string& lost, std::optional<RankId> rank,
+                                       int status) {
+    std::string why = why_not();
+    if (why.empty() && rank && dies_again(*rank, newest_snapshot()))
+        why = fmt::format("rank {} has ended twice after the same time of computing", *rank);
+    if (!why.empty()) return {std::move(why), {}};
+    ++so_many_;
+    return {{}, {newest_snapshot(), lost, status}};
+}
+
+}  // namespace ghost::plugin

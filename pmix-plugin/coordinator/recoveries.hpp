@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Whether the job goes on by itself after a loss (ghost_recover): from which snapshot, or why not.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "pmix-plugin/coordinator/operations/operation.hpp"
+#include "pmix-plugin/coordinator/operations/restart.hpp"
+
+namespace ghost::plugin {
+
+// Loop thread only; owned by the coordinator.
+class Recoveries {
+  public:
+    explicit Recoveries(Job& job) : job_(job) {}
+
+    // The first rank has attached.
+    void job_runs() {
+        runs_ = true;
+        relayed_ = job_.adapter.relayed();
+    }
+    void input_taken(const InputTaken& m) { input_[m.rank] = m.bytes; }
+
+    struct Decision {
+        std::string why;  // it does not; empty: it does
+        RecoveryOrder order;
+    };
+    // `rank`: what is lost is this rank; `lost`: the same for the user.
+    Decision after(const std::string& lost, std::optional<RankId> rank, int status);
+    // The ranks are back.
+    void done() { went_on_ = job_.settings.now(); }
+
+  private:
+    std::string newest_snapshot() const;
+    std::string why_not() const;
+    std::string why_input_is_lost() const;
+    bool dies_again(RankId rank, const std::string& snapshot);
+
+    // Of a rank: how long it had computed since that snapshot.
+    struct Death {
+        std::optional<RankId> rank;
+        std::string snapshot;
+        int64_t computed_us = 0;
+    };
+
+    Job& job_;
+    bool runs_ = false;
+    bool relayed_ = false;  // when the job began: a lost daemon has no route
+    int so_many_ = 0;
+    std::map<RankId, int64_t> input_;  // bytes of input that ranks have been given
+    Death last_death_;
+    int64_t went_on_ = 0;  // after the last one: µs, the coordinator's clock
+};
+
+}  // namespace ghost::plugin
