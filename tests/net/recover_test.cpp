@@ -239,6 +239,23 @@ TEST_F(Recover, FencesWaitForWhoeverComesBack) {
     EXPECT_NE(end.out.find(" 0 errors"), std::string::npos) << end.out << end.err;
 }
 
+// By Ctrl-C: nothing is left of it.
+TEST_F(Recover, IsEndedByTheUser) {
+    for (const int ms : {10, 300}) {
+        auto job = saved_job();
+        ASSERT_TRUE(kill_rank_at("gn2", "pattern"));
+        std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+        for (const int pid : lab().pids("gn1", "^mpirun "))
+            lab().as_root("gn1", {"kill", "-INT", std::to_string(pid)});
+        const Finished end = job->finish(30);
+        EXPECT_GT(end.status, 0) << end.err;  // -1: it has not ended
+        for (const char* node : {"gn1", "gn2", "gn3", "gn4"})
+            for (const char* what : {"mpi/pattern ", "ghost-wrapper", "orted "})
+                expect_gone(node, what);
+        std::filesystem::remove_all(path("snapshots"));
+    }
+}
+
 void Recover::one_loss(const std::string& name, std::mt19937_64& random, std::string& away) {
     const std::string node = "gn" + std::to_string(1 + random() % 4);
     const uint64_t kind = random() % 10;
