@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/shells/plugin.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -75,6 +76,10 @@ void start() {
         auto events = events_folder(plugin.adapter.parameter("ghost_events"));
         if (!events.ok()) log::info("no event log is kept: {}", events.error().message());
         if (events.ok()) settings.events = *events;
+        // What is not answered shows that a node is cut off: so there must be something.
+        if (const int64_t beat_us = dead_after_us(plugin.adapter) / beats;
+            node.recovers && beat_us > 0)
+            settings.ping_us = std::min(settings.ping_us, beat_us);
         plugin.coordinator = std::make_unique<Coordinator>(plugin.adapter, std::move(settings));
         report("coordinator", plugin.coordinator->start());
     }

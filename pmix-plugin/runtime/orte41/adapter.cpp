@@ -185,7 +185,9 @@ size_t Orte4Adapter::spares() const {
 
 void Orte4Adapter::look_at_daemons(int64_t dead_after_us) {
     daemons_.end_cut_connections(dead_after_us);
-    loop_.after(Daemons::look_us, [=, this] { look_at_daemons(dead_after_us); });
+    const int64_t next_us =
+        std::clamp(dead_after_us / 10, Daemons::lease_look_us, Daemons::look_us);
+    loop_.after(next_us, [=, this] { look_at_daemons(dead_after_us); });
 }
 
 // The processes of the ranks end with this one (wrapper/supervisor.hpp).

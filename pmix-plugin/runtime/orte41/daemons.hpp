@@ -24,7 +24,7 @@ class Daemons {
     void dismiss(NodeId node, std::function<void()> gone);
     // What mpirun keeps to start that daemon (ssh) is ended.
     static void end_launcher(NodeId node);
-    // To be called every look_us in mpirun. A connection to a daemon whose node has answered
+    // To be called in mpirun ten times in that time, but every look_us at least. A connection to a daemon whose node has answered
     // nothing for so long (is_unanswered()) is ended: ORTE hears of it then as of any daemon that
     // fails, and not after the quarter of an hour that the kernel would take. A daemon that is
     // stopped or busy keeps its connection. Two looks have to agree: after a pause of the whole
