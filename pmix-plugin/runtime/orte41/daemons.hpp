@@ -24,11 +24,11 @@ class Daemons {
     void dismiss(NodeId node, std::function<void()> gone);
     // What mpirun keeps to start that daemon (ssh) is ended.
     static void end_launcher(NodeId node);
-    // To be called in mpirun ten times in that time, but every look_us at least. A connection to a daemon whose node has answered
-    // nothing for so long (is_unanswered()) is ended: ORTE hears of it then as of any daemon that
-    // fails, and not after the quarter of an hour that the kernel would take. A daemon that is
-    // stopped or busy keeps its connection. Two looks have to agree: after a pause of the whole
-    // machine the answer may be on its way.
+    // To be called in mpirun ten times in that time, but every look_us at least. A connection to a
+    // daemon whose node has answered nothing for so long (is_unanswered()) is ended: ORTE hears of
+    // it then as of any daemon that fails, and not after the quarter of an hour that the kernel
+    // would take. A daemon that is stopped or busy keeps its connection. Two looks have to agree:
+    // after a pause of the whole machine the answer may be on its way.
     void end_cut_connections(int64_t dead_after_us);
     static constexpr int64_t look_us = 1'000'000;
     // The same in a daemon, of its connection to mpirun, every lease_look_us, in a job that
