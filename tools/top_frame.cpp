@@ -100,8 +100,8 @@ void add_under_way(Lines& out, const Json& job) {
             LineStyle::busy);
     if (const Json now = member(job, "restarting", none); now.is_object() && !now.empty())
         add(all,
-            fmt::format("  restart from {}  {}", member(now, "snapshot", "?"),
-                        member(now, "phase", "?")),
+            fmt::format("  {} from {}  {}", member(now, "recovery", false) ? "recovery" : "restart",
+                        member(now, "snapshot", "?"), member(now, "phase", "?")),
             LineStyle::busy);
     for (const Json& one : list_in(job, "queue"))
         add(all, fmt::format("  waits: {} (request {})", member(one, "what", "?"),

@@ -29,8 +29,9 @@ void print_snapshots(const Json& info) {
         fmt::print("  snapshot {} is being made: {}\n", member(now, "name", "?"),
                    member(now, "phase", "?"));
     if (const Json now = part("restarting"); !now.empty())
-        fmt::print("  being restarted from {}: {}\n", member(now, "snapshot", "?"),
-                   member(now, "phase", "?"));
+        fmt::print("  being {} from {}: {}\n",
+                   member(now, "recovery", false) ? "recovered" : "restarted",
+                   member(now, "snapshot", "?"), member(now, "phase", "?"));
     if (info.contains("next_snapshot_us"))
         fmt::print("  next snapshot in {}\n",
                    time_text(member(info, "next_snapshot_us", int64_t{0})));
