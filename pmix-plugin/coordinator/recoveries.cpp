@@ -11,13 +11,6 @@
 
 namespace ghost::plugin {
 
-// On a disk that every node may see; empty: there is none.
-std::string Recoveries::newest_snapshot() const {
-    const SnapshotRun* last = job_.snapshots.last();
-    if (last == nullptr) return job_.policy.restart;
-    return last->folder == job_.policy.memory ? std::string() : last->folder + "/" + last->name;
-}
-
 // Input that ranks were given after the snapshot, or that waits for them on its way, cannot be
 // given again. Empty: there is none.
 std::string Recoveries::why_input_is_lost() const {
@@ -42,8 +35,10 @@ std::string Recoveries::why_not() const {
     if (!runs_ || !job_.adapter.job_running()) return why_no_job(job_);
     if (so_many_ >= job_.policy.recover_most)
         return fmt::format("it has gone on {} times already (ghost_recover_max)", so_many_);
-    if (newest_snapshot().empty()) return "it has no snapshot on a disk";
-    if (const SnapshotRun* last = job_.snapshots.last(); last != nullptr && last->node_local)
+    const SnapshotRun* last = job_.snapshots.last();
+    const bool in_memory = last != nullptr && last->folder == job_.policy.memory;
+    if (in_memory || newest_snapshot(job_).empty()) return "it has no snapshot on a disk";
+    if (last != nullptr && last->node_local)
         return "its snapshots are on the nodes' own disks (ghost_checkpoint_dir)";
     if (job_.snapshots.stopped()) return *refusal(job_);
     if (job_.adapter.guests() > 0) return "processes that it has spawned are running";
@@ -67,11 +62,11 @@ bool Recoveries::dies_again(RankId rank, const std::string& snapshot) {
 Recoveries::Decision Recoveries::after(const std::string& lost, std::optional<RankId> rank,
                                        int status) {
     std::string why = why_not();
-    if (why.empty() && rank && dies_again(*rank, newest_snapshot()))
+    if (why.empty() && rank && dies_again(*rank, newest_snapshot(job_)))
         why = fmt::format("rank {} has ended twice after the same time of computing", *rank);
     if (!why.empty()) return {std::move(why), {}};
     ++so_many_;
-    return {{}, {newest_snapshot(), lost, status}};
+    return {{}, {newest_snapshot(job_), lost, status}};
 }
 
 }  // namespace ghost::plugin

@@ -33,7 +33,6 @@ class Recoveries {
     void done() { went_on_ = job_.settings.now(); }
 
   private:
-    std::string newest_snapshot() const;
     std::string why_not() const;
     std::string why_input_is_lost() const;
     bool dies_again(RankId rank, const std::string& snapshot);

@@ -50,6 +50,13 @@ struct Recover {
     bool any() const { return ranks || nodes; }
 };
 Result<Recover> parse_recover(const std::string& text);
+// As dead_after_us().
+template <typename View>
+bool recovers(const View& job) {
+    constexpr const char* name = "ghost_recover";
+    const auto from = parse_recover(job.parameter(name).value_or(default_of(name)));
+    return from && from->any();
+}
 Result<int> parse_count(const std::string& text);
 // "URG", "SIGURG" or "23" as the number; "none" and "0" as 0.
 Result<int> parse_signal(const std::string& text);

@@ -66,8 +66,7 @@ void start() {
             plugin.roster = std::make_unique<StreamRoster>(plugin.adapter, StreamRosterSettings{});
     }
     node.looks_for_sharers = geteuid() != 0;
-    const auto recover = parse_recover(plugin.adapter.parameter("ghost_recover").value_or("none"));
-    node.recovers = recover && recover->any();
+    node.recovers = recovers(plugin.adapter);
     if (node.recovers && !plugin.adapter.is_coordinator())
         node.beat_us = dead_after_us(plugin.adapter) / beats;
     plugin.agent = std::make_unique<NodeAgent>(plugin.adapter, node);

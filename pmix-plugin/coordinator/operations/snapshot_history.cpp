@@ -32,10 +32,13 @@ void SnapshotHistory::stop() {
     unconfirmed_.reset();
 }
 
-std::string way_on(const Job& job) {
+std::string newest_snapshot(const Job& job) {
     const SnapshotRun* last = job.snapshots.last();
-    const std::string newest =
-        last != nullptr ? last->folder + "/" + last->name : job.policy.restart;
+    return last != nullptr ? last->folder + "/" + last->name : job.policy.restart;
+}
+
+std::string way_on(const Job& job) {
+    const std::string newest = newest_snapshot(job);
     if (newest.empty()) return {};
     return fmt::format("`ghost restart {}` goes on from the job's newest snapshot", newest);
 }

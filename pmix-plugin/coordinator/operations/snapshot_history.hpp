@@ -58,6 +58,9 @@ class SnapshotHistory {
     std::optional<uint64_t> stopped_by_;
 };
 
+// The folder of the job's newest snapshot, which may be the one it was restarted from; empty: it
+// has none.
+std::string newest_snapshot(const Job& job);
 // For whoever reads that the job ends: the command that goes on from its newest snapshot; empty:
 // it has none.
 std::string way_on(const Job& job);

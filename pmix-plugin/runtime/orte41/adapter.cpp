@@ -164,9 +164,7 @@ bool Orte4Adapter::daemon_failed(NodeId node) {
 }
 
 bool Orte4Adapter::recovers() const {
-    constexpr const char* name = "ghost_recover";
-    const auto from = parse_recover(parameter(name).value_or(default_of(name)));
-    return from && from->any();  // (the coordinator says what is wrong with it)
+    return plugin::recovers(*this);
 }
 
 void Orte4Adapter::rank_forked(RankId rank) {

@@ -159,9 +159,7 @@ bool Daemons::take_out(NodeId node) {
     orte_proc_t* daemon = daemon_object(node);
     if (!ORTE_PROC_IS_HNP || !daemon || node == ORTE_PROC_MY_NAME->vpid) return false;
     if (!given_up_.insert(node).second) return false;
-    lose_route(node);
-    ORTE_FLAG_UNSET(daemon, ORTE_PROC_FLAG_ALIVE);
-    daemon->state = ORTE_PROC_STATE_COMM_FAILED;
+    count_as_lost(*daemon);
     if (daemon->node) daemon->node->state = ORTE_NODE_STATE_DOWN;
     return true;
 }

@@ -174,6 +174,12 @@ void lose_route(NodeId daemon) {
         orte_routed.route_lost(orte_rml.get_routed(conduit), &name);
 }
 
+void count_as_lost(orte_proc_t& daemon) {
+    lose_route(daemon.name.vpid);
+    ORTE_FLAG_UNSET(&daemon, ORTE_PROC_FLAG_ALIVE);
+    daemon.state = ORTE_PROC_STATE_COMM_FAILED;
+}
+
 orte_grpcomm_signature_t* wildcard_signature(orte_jobid_t job) {
     orte_grpcomm_signature_t* signature = OBJ_NEW(orte_grpcomm_signature_t);
     signature->signature =

@@ -44,6 +44,8 @@ orte_grpcomm_signature_t* wildcard_signature(orte_jobid_t job);
 
 // In mpirun: nothing is sent to this daemon by a broadcast, and its end is not waited for.
 void lose_route(NodeId daemon);
+// The same in any daemon, of one that has ended: it counts as failed, too.
+void count_as_lost(orte_proc_t& daemon);
 
 template <typename Item>
 Item* item(opal_pointer_array_t* array, int index) {

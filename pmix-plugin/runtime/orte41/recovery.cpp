@@ -127,10 +127,8 @@ void Recovery::let_end(RankId rank) {
 void Recovery::stop(const std::vector<NodeId>& lost, std::function<void(const Status&)> stopped) {
     for (const NodeId node : lost) {
         orte_proc_t* daemon = daemon_object(node);
-        if (ORTE_PROC_IS_HNP || !daemon || !ORTE_FLAG_TEST(daemon, ORTE_PROC_FLAG_ALIVE)) continue;
-        lose_route(node);
-        ORTE_FLAG_UNSET(daemon, ORTE_PROC_FLAG_ALIVE);
-        daemon->state = ORTE_PROC_STATE_COMM_FAILED;
+        if (!ORTE_PROC_IS_HNP && daemon && ORTE_FLAG_TEST(daemon, ORTE_PROC_FLAG_ALIVE))
+            count_as_lost(*daemon);
     }
     ghost_output_read_own_input(0);
     stopped_ = std::move(stopped);
