@@ -29,7 +29,10 @@ void NodeAgent::Impl::recover_stop(const RecoverStop& m) {
     recovering_ = true;
     participant_.forget();
     discard_own_folder();
-    for (const auto& [rank, s] : slots_) kill_tree(s, settings_.tree);
+    for (const auto& [rank, s] : slots_) {
+        kill_tree(s, settings_.tree);
+        if (s.wrapper && !s.snap.restart) s.wrapper->tell(Bye{});
+    }
     while (!slots_.empty()) forget(slots_.begin()->first);
     locations_ = {};
     adapter_.stop_ranks(m.lost, [weak = weak_from_this(), seq = m.seq](const Status& stopped) {

@@ -178,7 +178,7 @@ constinit const Record Die::table =
 constinit const Record ChildStatus::table = record<ChildStatus>(
     "child_status", "adopting wrapper: how the tree ended; `exit`", child_status_fields);
 constinit const Record Bye::table =
-    record<Bye>("bye", "source: its output is read to the end, the wrapper ends");
+    record<Bye>("bye", "the wrapper ends: a source's output is read, or the rank is killed");
 constinit const Record Adopt::table = record<Adopt>(
     "adopt", "first message to one started with --adopt, with three inner descriptors; `hello`",
     adopt_fields);

@@ -267,9 +267,9 @@ void Supervisor::lose_control() {
 // Nobody can tell this wrapper what to do any more. A daemon that lives lets another one adopt the
 // rank, as if this one had been killed; what it has of the rank's output goes first.
 void Supervisor::give_way() {
-    const bool ends = tree_gone_ || mover_.gone() || terminated_;
+    const bool ends = tree_gone_ || mover_.gone() || terminated_ || bye_;
     if (ends || !daemon_.valid() || rank_tree_.stdio.output_blocked()) return;
-    log::info("the node agent has given up this wrapper: another one takes its place");
+    log::warning("the node agent has given up this wrapper: another one takes its place");
     ::kill(getpid(), SIGKILL);
 }
 

@@ -121,6 +121,9 @@ TEST_F(Recover, RanksThatAreKilled) {
     ASSERT_TRUE(kill_rank_at("gn1", "pattern"));
     (void)kill_rank_at("gn4", "pattern");  // if it is not gone yet
     ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "was killed by SIGKILL on gn1", 3));
+    // No wrapper takes itself for forgotten.
+    EXPECT_EQ(job->mpirun().err().find("given up this wrapper"), std::string::npos)
+        << job->mpirun().err();
     expect_clean_end(*job, "pattern:");
 }
 
