@@ -227,6 +227,9 @@ constexpr Field late_call_fields[] = {
     field<&LateCall::expected>("expected", "or not any more"),
     field<&LateCall::processes>("processes", "participants of the call"),
 };
+constexpr Field lease_fields[] = {
+    field<&LeasePort::port>("port", "where mpirun listens for keepers; 0: asked for, or nowhere"),
+};
 constexpr Field want_fields[] = {
     field<&RankInputWant::rank>("rank", "whose"),
     field<&RankInputWant::move>("move", "counts moves to this daemon"),
@@ -328,6 +331,8 @@ constinit const Record NamedProcess::table = record<NamedProcess>(
     "process", "a process as PMIx names it", process_fields, schema::Form::array);
 constinit const Record LateCall::table = record<LateCall>(
     "late_call", "a rank that comes takes part in a collective that runs", late_call_fields);
+constinit const Record LeasePort::table =
+    record<LeasePort>("lease", "from a daemon without a keeper; `lease`", lease_fields);
 constinit const Record RankInputWant::table = record<RankInputWant>(
     "rank_input_want", "target to source: input of a rank that has moved; `rank_input`",
     want_fields);
@@ -392,6 +397,7 @@ constexpr schema::Message messages[] = {
     message<StreamsHere>(D::streams_here),
     message<JobControlAsked>(D::job_control),
     message<LateCall>(D::late_call),
+    message<LeasePort>(D::lease),
     message<StepUp>(D::snap_up, Sequence::answer),
     message<StepProgress>(D::snap_progress, Sequence::answer),
     message<RankInputWant>(D::rank_input_want),

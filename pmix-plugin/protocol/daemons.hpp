@@ -65,6 +65,7 @@ enum class DaemonMessage : uint8_t {
     streams_here,
     job_control,
     late_call,
+    lease,
     // node agents to each other, and up the tree to the coordinator
     snap_up,
     snap_progress,
@@ -390,6 +391,10 @@ struct NamedProcess {
 struct LateCall {
     bool expected = false;
     std::vector<NamedProcess> processes;
+    static const schema::Record table;
+};
+struct LeasePort {
+    uint16_t port = 0;
     static const schema::Record table;
 };
 struct RankInputWant {

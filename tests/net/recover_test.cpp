@@ -91,6 +91,10 @@ class Recover : public nettest::OnLab {
     void kill_daemon_at(const std::string& node) {
         for (const int pid : lab().pids(node, "^[^ ]*orted ")) lab().kill(node, pid);
     }
+    void signal_daemon_at(const std::string& node, const char* signal) {
+        for (const int pid : lab().pids(node, "^[^ ]*orted "))
+            lab().as_root(node, {"kill", std::string("-") + signal, std::to_string(pid)});
+    }
     static size_t recoveries(Job& job) { return nettest::count_of(job.mpirun().err(), goes_on); }
     void expect_recovered(Job& job, const std::string& why, size_t times = 1) {
         ASSERT_TRUE(nettest::poll_until(60, [&] {
@@ -151,6 +155,22 @@ TEST_F(Recover, NodeThatIsCutOffAndComesBack) {
     lab().repair();
     ASSERT_TRUE(job->wait_for_more("round ", 3)) << job->mpirun().err();
     EXPECT_TRUE(lab().pids("gn3", "mpi/pattern ").empty());
+    expect_clean_end(*job, "pattern:");
+}
+
+// By SIGSTOP, as by a debugger: its connection is sound, and nobody there looks at anything.
+TEST_F(Recover, DaemonThatIsStopped) {
+    auto job = saved_job();
+    signal_daemon_at("gn3", "STOP");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost"));
+    EXPECT_TRUE(lab().pids("gn3", "mpi/pattern |^[^ ]*orted ").empty());
+    save(*job);
+    signal_daemon_at("gn4", "STOP");
+    lab().cut("gn4");
+    ASSERT_TRUE(nettest::poll_until(30, [&] { return lab().pids("gn4", "mpi/pattern ").empty(); }));
+    EXPECT_EQ(recoveries(*job), 1U) << job->mpirun().err();
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn4 was lost", 2));
+    lab().repair();
     expect_clean_end(*job, "pattern:");
 }
 

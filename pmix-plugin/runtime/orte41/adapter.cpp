@@ -39,6 +39,16 @@ std::function<void()>& launch_handler() {
 
 constexpr int64_t quit_us = 5'000'000;
 
+// So long mpirun's node may be silent to a daemon: its ranks end before mpirun gives it up.
+int64_t lease_us(int64_t dead_after_us) {
+    return dead_after_us / 10 * 8;
+}
+
+// "": not known where it is.
+std::string path_beside(const std::string& file, const char* name) {
+    return file.empty() ? "" : std::filesystem::path(file).replace_filename(name).string();
+}
+
 orte_schizo_base_module_setup_fork_fn_t stock_setup_fork = nullptr;
 
 // orte_odls_base_default_launch_local() calls this with the job's data there and before its forks.
@@ -100,7 +110,10 @@ Orte4Adapter::Orte4Adapter() {
     ghost_pmix_ask_for_processes([](uint32_t jobid, uint32_t rank) noexcept {
         return is_known_process(jobid, rank) ? 1 : 0;
     });
-    messenger_.add_handler([](NodeId, const schema::Received& m) { hear_of_late_call(m); });
+    messenger_.add_handler([this](NodeId from, const schema::Received& m) {
+        hear_of_late_call(m);
+        if (m.is<LeasePort>()) hear_of_lease(from, m.as<LeasePort>().port);
+    });
     if (orte_schizo.setup_fork != setup_fork) {
         stock_setup_fork = orte_schizo.setup_fork;
         orte_schizo.setup_fork = setup_fork;
@@ -153,7 +166,7 @@ void Orte4Adapter::install_hooks() {
     else if (ORTE_PROC_IS_HNP)
         look_at_daemons(limit_us);
     else
-        look_at_mpirun(limit_us / 10 * 8);
+        look_at_mpirun(lease_us(limit_us));
 }
 
 // A daemon that hears of another one's end would end, too (orte/mca/errmgr/default_orted); that of
@@ -183,6 +196,7 @@ size_t Orte4Adapter::spares() const {
 
 void Orte4Adapter::look_at_daemons(int64_t dead_after_us) {
     daemons_.end_cut_connections(dead_after_us);
+    leases_.look();
     const int64_t next_us =
         std::clamp(dead_after_us / 10, Daemons::lease_look_us, Daemons::look_us);
     loop_.after(next_us, [=, this] { look_at_daemons(dead_after_us); });
@@ -197,7 +211,16 @@ void Orte4Adapter::look_at_mpirun(int64_t dead_after_us) {
             static_cast<double>(dead_after_us) / 1e6);
         ::_exit(1);
     }
+    if (keeper_.is_missing() && messenger_.has_secret()) messenger_.tell(0, LeasePort{});
     loop_.after(Daemons::lease_look_us, [=, this] { look_at_mpirun(dead_after_us); });
+}
+
+void Orte4Adapter::hear_of_lease(NodeId from, uint16_t port) {
+    if (ORTE_PROC_IS_HNP) return messenger_.tell(from, LeasePort{leases_.port()});
+    const auto mpirun = Daemons::mpirun_address();
+    const std::string program = path_beside(wrapper(), "ghost-keeper");
+    if (port == 0 || !mpirun || !keeper_.is_missing() || program.empty()) return;
+    keeper_.start(program, *mpirun, port, lease_us(dead_after_us(*this)));
 }
 
 // Until the launch message says of whom to ask it, and the answer is here.

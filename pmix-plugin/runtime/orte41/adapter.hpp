@@ -15,6 +15,7 @@
 #include "pmix-plugin/runtime/orte41/facts.hpp"
 #include "pmix-plugin/runtime/orte41/fences.hpp"
 #include "pmix-plugin/runtime/orte41/growth.hpp"
+#include "pmix-plugin/runtime/orte41/leases.hpp"
 #include "pmix-plugin/runtime/orte41/loop.hpp"
 #include "pmix-plugin/runtime/orte41/messenger.hpp"
 #include "pmix-plugin/runtime/orte41/rank_input.hpp"
@@ -131,6 +132,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     bool daemon_failed(NodeId node);
     void look_at_daemons(int64_t dead_after_us);
     void look_at_mpirun(int64_t dead_after_us);
+    void hear_of_lease(NodeId from, uint16_t port);
     void install_hooks();
     void fetch_secret();
     void secret_is_doubtful(const std::string& why);
@@ -150,6 +152,8 @@ class Orte4Adapter final : public RuntimeAdapter {
     DaemonPriority priority_;
     RmlMessenger messenger_{[this](const std::string& why) { secret_is_doubtful(why); }};
     Children children_;
+    LeaseListener leases_;
+    OwnKeeper keeper_{children_};
     FenceHold fence_hold_;
     LateCallers late_callers_{
         loop_, [this](const NamedCall& call, bool expected) { tell_of_late_call(call, expected); }};

@@ -47,13 +47,17 @@ std::set<int> mpirun_ports() {
 using NameOf = int (*)(int fd, sockaddr* at, socklen_t* size);
 
 // Of one end (getsockname(), getpeername()); 0: it is no connection over TCP.
-int port_of(int fd, NameOf name_of) {
-    sockaddr_storage at{};
+int port_of(int fd, NameOf name_of, sockaddr_storage& at) {
     socklen_t size = sizeof at;
     if (name_of(fd, reinterpret_cast<sockaddr*>(&at), &size) != 0) return 0;
     if (at.ss_family == AF_INET) return ntohs(reinterpret_cast<sockaddr_in*>(&at)->sin_port);
     if (at.ss_family == AF_INET6) return ntohs(reinterpret_cast<sockaddr_in6*>(&at)->sin6_port);
     return 0;
+}
+
+int port_of(int fd, NameOf name_of) {
+    sockaddr_storage at{};
+    return port_of(fd, name_of, at);
 }
 
 bool ranks_alive_here() {
@@ -149,6 +153,15 @@ bool Daemons::lease_is_over(int64_t dead_after_us) {
         return ports.contains(port_of(fd, ::getpeername)) && is_unanswered(fd, dead_after_us);
     });
     return std::exchange(cut_off_, cut) && cut;
+}
+
+std::optional<sockaddr_storage> Daemons::mpirun_address() {
+    const auto ports = mpirun_ports();
+    for (const int fd : numbers_in("/proc/self/fd")) {
+        sockaddr_storage at{};
+        if (ports.contains(port_of(fd, ::getpeername, at))) return at;
+    }
+    return std::nullopt;
 }
 
 void Daemons::keep_out() const {

@@ -4,7 +4,9 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
+#include <sys/socket.h>
 
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
@@ -36,6 +38,8 @@ class Daemons {
     // elsewhere, so they must end now.
     bool lease_is_over(int64_t dead_after_us);
     static constexpr int64_t lease_look_us = 100'000;
+    // In a daemon: where its connection to mpirun leads; none while there is none.
+    static std::optional<sockaddr_storage> mpirun_address();
     // ORTE has planned its routes anew: those to daemons that are out of the job are taken out.
     void keep_out() const;
 
