@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <csignal>
 #include <fcntl.h>
-#include <poll.h>
 #include <string>
 #include <sys/socket.h>
 #include <utility>
@@ -53,21 +52,17 @@ bool Lease::answers() {
     return errno != ETIMEDOUT && errno != EHOSTUNREACH && errno != ENETUNREACH;
 }
 
+// Asked again while it is under way, connect() says how it is (connect(2)).
 bool Lease::connects() {
-    if (!connection_.valid()) {
+    if (!connection_.valid())
         connection_.reset(
             ::socket(mpirun_.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-        const auto* at = reinterpret_cast<const sockaddr*>(&mpirun_);
-        if (connection_.valid()) (void)::connect(connection_.get(), at, size_of(mpirun_));
-    }
-    pollfd ready{connection_.get(), POLLOUT, 0};
-    if (::poll(&ready, 1, 0) != 1) return false;
-    int error = 0;
-    socklen_t size = sizeof error;
-    (void)::getsockopt(connection_.get(), SOL_SOCKET, SO_ERROR, &error, &size);
-    connected_ = error == 0;
-    if (!connected_) connection_.reset();
-    return error == 0 || error == ECONNREFUSED || error == ECONNRESET;
+    const auto* at = reinterpret_cast<const sockaddr*>(&mpirun_);
+    connected_ = ::connect(connection_.get(), at, size_of(mpirun_)) == 0 || errno == EISCONN;
+    if (connected_ || errno == EINPROGRESS || errno == EALREADY) return connected_;
+    const int error = errno;
+    connection_.reset();
+    return error == ECONNREFUSED || error == ECONNRESET;
 }
 
 Keeper::Keeper(pid_t daemon, const sockaddr_storage& mpirun, int64_t limit_us)
