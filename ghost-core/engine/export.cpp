@@ -192,15 +192,8 @@ class ExportHead {
     }
 
     Result<SkeletonFiles> end() {
-        if (ahead_ && !request_.facts) return SkeletonFiles();
+        if (ahead_) return changes();
         const auto facts = stopped_.get_future().get();
-        if (ahead_) {
-            auto changed = needs_at_stop(before_, facts);
-            if (!changed) return SkeletonFiles();
-            return SkeletonFiles{
-                {std::string(needs_at_stop_file),
-                 schema::to_json(*changed).dump(-1, ' ', false, Json::error_handler_t::replace)}};
-        }
         put_needs(facts.needs, metadata_);
         if (request_.final_metadata) metadata_.update(request_.final_metadata());
         GHOST_TRY(write(facts.host()));
@@ -208,6 +201,19 @@ class ExportHead {
     }
 
   private:
+    // What the head, which has gone, could not say.
+    SkeletonFiles changes() {
+        SkeletonFiles out;
+        const auto add = [&out](std::string_view name, const Json& what) {
+            out.emplace_back(name, what.dump(-1, ' ', false, Json::error_handler_t::replace));
+        };
+        if (request_.facts)
+            if (auto changed = needs_at_stop(before_, stopped_.get_future().get()))
+                add(needs_at_stop_file, schema::to_json(*changed));
+        if (request_.final_metadata) add(last_metadata_file, request_.final_metadata());
+        return out;
+    }
+
     Status write(const std::string& host) {
         return writer_.head(host, metadata_.dump(-1, ' ', false, Json::error_handler_t::replace));
     }

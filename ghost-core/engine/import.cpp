@@ -61,6 +61,8 @@ class Import {
         lacks_ = std::move(by_the_head);
         look_ = std::move(look);
     }
+    // After run(): fields of the metadata that the head could not have.
+    void take_last_metadata(Json& metadata);
 
   private:
     void receive();
@@ -303,6 +305,13 @@ std::shared_ptr<HugePages> Import::huge_pages(pid_t root) {
     return out;
 }
 
+void Import::take_last_metadata(Json& metadata) {
+    std::string_view text;
+    if (skeleton_.find(std::string(last_metadata_file), text) != SkeletonStore::Found::yes) return;
+    const Json fields = parse_json(std::string(text));
+    if (fields.is_object()) metadata.update(fields);
+}
+
 std::shared_ptr<const TreePlacement> Import::placement() {
     std::string_view text;
     if (skeleton_.find(placement_file, text) != SkeletonStore::Found::yes)
@@ -488,7 +497,9 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     Import import(state_->in, state_->reader, *pool);
     const auto look = [this] { return check_target(state_->known.needs, state_->host); };
     import.lacks(std::move(state_->lacks), look);
-    return import.run(std::move(request), inherit, progress);
+    auto held = import.run(std::move(request), inherit, progress);
+    if (held) import.take_last_metadata(state_->metadata);
+    return held;
 }
 
 void leave_named(Importer& importer, std::vector<Shortcoming>& lacking) {

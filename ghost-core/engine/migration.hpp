@@ -65,8 +65,8 @@ struct ExportRequest {
     // When every task is stopped and the skeleton is complete: what else is to be in it. An error
     // makes the export fail. May be empty.
     std::function<Result<SkeletonFiles>()> while_stopped;
-    // Fields of the metadata that are not known before that; not over a network. Called as soon as
-    // every task is stopped. May be empty.
+    // Fields of the metadata that are not known before that. Called as soon as every task is
+    // stopped. May be empty.
     std::function<Json()> final_metadata;
 };
 

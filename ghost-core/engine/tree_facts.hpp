@@ -90,6 +90,8 @@ struct NeedsAtStop {
     static const schema::Record table;
 };
 inline constexpr std::string_view needs_at_stop_file = "ghost-at-stop.json";
+// Where the head has gone ahead: fields of the metadata as of the stop.
+inline constexpr std::string_view last_metadata_file = "ghost-last-metadata.json";
 // Nothing: they were the same. `told`: what the head says, and whoever was asked before.
 std::optional<NeedsAtStop> needs_at_stop(const TreeFacts& told, const TreeFacts& stopped);
 

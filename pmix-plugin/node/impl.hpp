@@ -223,6 +223,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     bool rank_died(RankId rank, int status);
     void recover_stop(const RecoverStop& m);
     void recover_start(const RecoverStart& m);
+    void hear_last_words(RankId rank, std::shared_ptr<ControlConnection> wrapper);
+    void end_last_words();
     void beat();
 
     // --- sharing.cpp ---
@@ -278,6 +280,9 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     Snapshot snapshot_;
     uint32_t restart_epoch_ = 0;
     bool recovering_ = false;  // from `recover_stop` until the ranks are back
+    // Wrappers of a recovery that have not said yet what they have given of their ranks' output.
+    std::map<RankId, std::shared_ptr<ControlConnection>> last_words_;
+    std::map<RankId, ShownOutput> shown_;  // of it, as `recover_start` says
     // The slots' own: by unit, the lowest rank that shares it, and its id.
     std::map<std::tuple<uint64_t, RankId, std::string>, std::weak_ptr<const Fd>> shared_files_;
     bool running_ = false;

@@ -453,6 +453,8 @@ void NodeAgent::Impl::wrapper_message(RankSlot& s, const schema::Received& m,
             s.input_bytes = m.as<StdinTaken>().bytes;
             if (settings_.recovers) report(InputTaken{s.rank, s.input_bytes});
             return;
+        case FromWrapper::output:
+            return adapter_.output_given(s.rank, m.as<OutputGiven>());
         case FromWrapper::exit:
             return wrapper_exit_said(s, m.as<Exit>());
         default:

@@ -29,20 +29,54 @@ void NodeAgent::Impl::recover_stop(const RecoverStop& m) {
     recovering_ = true;
     participant_.forget();
     discard_own_folder();
-    for (const auto& [rank, s] : slots_) {
+    for (auto& [rank, s] : slots_) {
         kill_tree(s, settings_.tree);
-        if (s.wrapper && !s.snap.restart) s.wrapper->tell(Bye{});
+        const bool has_run = !is_target(s.transfer) || s.transfer == Transfer::going;
+        if (!has_run || !s.wrapper) continue;
+        if (!s.snap.restart) {
+            s.wrapper->tell(Bye{});
+            hear_last_words(rank, std::move(s.wrapper));
+        } else {
+            adapter_.output_given(rank, std::nullopt);
+        }
     }
     while (!slots_.empty()) forget(slots_.begin()->first);
     locations_ = {};
     adapter_.stop_ranks(m.lost, [weak = weak_from_this(), seq = m.seq](const Status& stopped) {
         auto self = weak.lock();
         if (!self || !self->running_) return;
+        self->end_last_words();
         self->report(Recovering{seq, false, stopped ? "" : stopped.error().message()});
     });
 }
 
+// The slot is forgotten, and its connection, but for this one thing.
+void NodeAgent::Impl::hear_last_words(RankId rank, std::shared_ptr<ControlConnection> wrapper) {
+    auto reader =
+        std::make_shared<schema::Reader>(from_wrapper, fmt::format("the wrapper of rank {}", rank));
+    const auto heard = [this, rank, reader](ControlMessage& m) {
+        std::string answer;
+        const auto message = reader->read(m.text, answer);
+        if (!message || !message->is<OutputGiven>()) return;
+        adapter_.output_given(rank, message->as<OutputGiven>());
+        last_words_.erase(rank);
+    };
+    wrapper->handle(heard, nullptr);
+    last_words_[rank] = std::move(wrapper);
+}
+
+// They have ended: what they have said is here.
+void NodeAgent::Impl::end_last_words() {
+    for (const auto& [rank, wrapper] : std::map(last_words_)) {
+        if (wrapper->is_open()) wrapper->read_now();
+        if (last_words_.erase(rank) > 0) adapter_.output_given(rank, std::nullopt);
+        wrapper->close();
+    }
+}
+
 void NodeAgent::Impl::recover_start(const RecoverStart& m) {
+    shown_.clear();
+    for (const ShownOutput& one : m.shown) shown_[one.rank] = one;
     NodeRuntime::Births births{m.life, m.snapshot, {}, m.input_ended};
     for (const RankPlace& place : m.places) births.places.emplace_back(place.rank, place.node);
     const Status started = adapter_.start_ranks(births);

@@ -31,7 +31,10 @@ void NodeAgent::Impl::prepare_restart(const RestartPrepare& order) {
 void NodeAgent::Impl::check_slot(RankSlot& s) {
     if (s.transfer != T::preparing || !s.wrapper) return;
     s.epoch = restart_epoch_;
-    s.wrapper->tell(Prepare{0, s.epoch, s.rank});
+    Prepare order{0, s.epoch, s.rank};
+    const auto shown = shown_.find(s.rank);
+    if (recovering_) order.shown = shown != shown_.end() ? shown->second : ShownOutput{s.rank};
+    s.wrapper->tell(order);
 }
 
 void NodeAgent::Impl::import_slot(RankSlot& s) {

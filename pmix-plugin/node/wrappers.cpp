@@ -150,6 +150,7 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
     }
     log::warning("the wrapper of rank {} died (status {}), its processes {}", rank, status,
                  alive ? "live" : "have ended");
+    adapter_.output_given(rank, std::nullopt);
     const std::string why = fmt::format("the wrapper of rank {} died", rank);
     if (s->snap.participates) participant_wrapper_died(*s, alive, why);
     if (is_source(s->transfer) && !s->snap.participates) fail(*s, Stage::wrapper, why);

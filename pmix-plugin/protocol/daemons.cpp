@@ -191,6 +191,7 @@ constexpr Field recover_start_fields[] = {
     field<&RecoverStart::snapshot>("snapshot", "its folder"),
     field<&RecoverStart::places>("places", "every rank's"),
     field<&RecoverStart::input_ended>("input_ended", "mpirun has no more input").or_default(),
+    field<&RecoverStart::shown>("shown", "output that is not to be shown again").or_default(),
 };
 constexpr Field recovering_fields[] = {
     field<&Recovering::seq>("seq", operation),

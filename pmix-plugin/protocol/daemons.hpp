@@ -336,6 +336,7 @@ struct RecoverStart {
     std::string snapshot;
     std::vector<RankPlace> places;
     bool input_ended = false;
+    std::vector<ShownOutput> shown = {};
     static const schema::Record table;
 };
 struct Recovering {

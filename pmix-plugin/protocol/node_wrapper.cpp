@@ -36,6 +36,10 @@ constexpr Field hello_fields[] = {
 constexpr Field exit_fields[] = {field<&Exit::status>("status", "wait status")};
 constexpr Field stdin_fields[] = {
     field<&StdinTaken::bytes>("bytes", "taken since the job began").in("bytes")};
+constexpr Field output_fields[] = {
+    field<&OutputGiven::output>("output", "of standard output"),
+    field<&OutputGiven::error>("error", "of standard error"),
+};
 constexpr Field sketched_fields[] = {field<&Sketched::seq>("seq", operation)};
 constexpr Field gone_fields[] = {field<&Gone::seq>("seq", operation)};
 constexpr Field checked_fields[] = {
@@ -145,6 +149,8 @@ constinit const Record Exit::table =
     record<Exit>("exit", "just before it ends as the rank did", exit_fields);
 constinit const Record StdinTaken::table =
     record<StdinTaken>("stdin", "input has been taken", stdin_fields);
+constinit const Record OutputGiven::table = record<OutputGiven>(
+    "output", "at its end: what it has given to the runtime since it began", output_fields);
 constinit const Record StdinClosed::table =
     record<StdinClosed>("stdin_closed", "the rank's input has ended: spare ends of it are closed");
 constinit const Record Sketched::table = record<Sketched>(
@@ -208,6 +214,7 @@ constexpr schema::Message from_wrapper_messages[] = {
     message<Exit>(FromWrapper::exit),
     message<StdinTaken>(FromWrapper::stdin_taken),
     message<StdinClosed>(FromWrapper::stdin_closed),
+    message<OutputGiven>(FromWrapper::output),
     message<TransferProgress>(FromWrapper::progress, Sequence::answer),
     message<Failed>(FromWrapper::failed, Sequence::answer),
     message<Ready>(FromWrapper::ready, Sequence::answer),

@@ -16,6 +16,7 @@ enum class FromWrapper : uint8_t {
     exit,
     stdin_taken,
     stdin_closed,
+    output,
     progress,
     failed,
     ready,
@@ -77,6 +78,11 @@ struct Exit {
 };
 struct StdinTaken {
     int64_t bytes = 0;
+    static const schema::Record table;
+};
+// Of this wrapper's rank, since the wrapper began: all of it has been given to the runtime.
+struct OutputGiven {
+    OutputPlace output, error;
     static const schema::Record table;
 };
 struct StdinClosed {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/protocol/parts.hpp"
 
+#include <algorithm>
+
 namespace ghost::plugin {
 
 using schema::Field;
@@ -12,6 +14,17 @@ std::optional<Then> then_named(std::string_view name) {
     for (size_t i = 0; i < std::size(then_names); ++i)
         if (name == then_names[i]) return static_cast<Then>(i);
     return std::nullopt;
+}
+
+OutputPlace OutputPlace::of(std::string_view data) {
+    const auto lines = static_cast<uint64_t>(std::ranges::count(data, '\n'));
+    return {lines, data.size() - (data.rfind('\n') + 1)};
+}
+
+OutputPlace& OutputPlace::operator+=(const OutputPlace& more) {
+    rest = more.lines > 0 ? more.rest : rest + more.rest;
+    lines += more.lines;
+    return *this;
 }
 
 std::set<uint32_t> sharers_of(uint32_t rank,
@@ -69,6 +82,18 @@ constexpr Field prepare_fields[] = {
     field<&Prepare::secret>("secret", "the job's, in hex: to a wrapper, for a move").or_default(),
     field<&Prepare::interfaces>("interfaces", "to the wrapper: it listens there; empty: at all")
         .or_default(),
+    field<&Prepare::shown>("shown", "to the wrapper, in a recovery: output not to be shown again"),
+};
+
+constexpr Field output_place_fields[] = {
+    field<&OutputPlace::lines>("lines", "whole ones"),
+    field<&OutputPlace::rest>("rest", "of the line behind them").in("bytes"),
+};
+constexpr Field shown_output_fields[] = {
+    field<&ShownOutput::rank>("rank", "whose"),
+    field<&ShownOutput::known>("known", "else it was more"),
+    field<&ShownOutput::output>("output", "of standard output"),
+    field<&ShownOutput::error>("error", "of standard error"),
 };
 
 constexpr Field ready_fields[] = {
@@ -198,6 +223,10 @@ constinit const Record TransferProgress::table = record<TransferProgress>(
     "progress", "a transfer goes on; restarts its limit of time", progress_fields);
 constinit const Record Failed::table =
     record<Failed>("failed", "answers whatever cannot be done", failed_fields);
+constinit const Record OutputPlace::table =
+    record<OutputPlace>("place", "how far output goes", output_place_fields, schema::Form::array);
+constinit const Record ShownOutput::table =
+    record<ShownOutput>("shown", "what of a rank's output mpirun has shown", shown_output_fields);
 constinit const Record Prepare::table = record<Prepare>(
     "prepare", "a rank is to come; `ready`, at a restart `checked`", prepare_fields);
 constinit const Record Ready::table =

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/schema.hpp"
@@ -114,6 +115,28 @@ struct SharedPart {
 std::set<uint32_t> sharers_of(uint32_t rank,
                               const std::function<std::vector<SharedPart>(uint32_t)>& parts);
 
+// How far output of a rank goes.
+struct OutputPlace {
+    uint64_t lines = 0;
+    uint64_t rest = 0;  // bytes of the line after those
+    static const schema::Record table;
+
+    static OutputPlace of(std::string_view data);
+    // Both of the same stream: `more` comes behind this.
+    OutputPlace& operator+=(const OutputPlace& more);
+    bool is_before(const OutputPlace& other) const {
+        return lines < other.lines || (lines == other.lines && rest < other.rest);
+    }
+    bool operator==(const OutputPlace&) const = default;
+};
+// What of a rank's output mpirun has shown since it began.
+struct ShownOutput {
+    uint32_t rank = 0;
+    bool known = true;  // else what follows is too little
+    OutputPlace output = {}, error = {};
+    static const schema::Record table;
+};
+
 // A move begins at its target: the coordinator to the node agent, that to the restore wrapper. At a
 // restart the node agent to the wrapper that is to check its ghost.
 struct Prepare {
@@ -121,10 +144,11 @@ struct Prepare {
     uint32_t epoch = 0;
     uint32_t rank = 0;
     uint32_t from = 0;
-    uint64_t unit = 0;                    // of ranks that share memory and move together
-    std::vector<SharedPart> shared = {};  // what this one of them has
-    std::string secret = {};              // for the wrapper of a move
-    std::string interfaces = {};          // to the wrapper: where it listens; empty: at all
+    uint64_t unit = 0;                      // of ranks that share memory and move together
+    std::vector<SharedPart> shared = {};    // what this one of them has
+    std::string secret = {};                // for the wrapper of a move
+    std::string interfaces = {};            // to the wrapper: where it listens; empty: at all
+    std::optional<ShownOutput> shown = {};  // to the wrapper, in a recovery: not to be shown again
     static const schema::Record table;
 };
 

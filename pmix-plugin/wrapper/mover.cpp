@@ -201,6 +201,7 @@ Outgoing Mover::export_tree(const Export& order, RankMetadata metadata,
     request.is_told = true;
     metadata.shared = sharing_.metadata(order.unit);
     request.metadata = schema::to_json(metadata);
+    request.final_metadata = [&] { return final_metadata(*metadata.stdio); };
     request.while_stopped = [&]() -> Result<core::SkeletonFiles> {
         if (order.unit.empty()) return core::SkeletonFiles();
         worker_.say(Still{order.seq});
@@ -222,6 +223,12 @@ Outgoing Mover::export_tree(const Export& order, RankMetadata metadata,
                     .frozen_us = stats->frozen_us,
                     .skeleton_us = stats->skeleton_us,
                     .pages_us = stats->pages_us};
+}
+
+// On the worker, while the rank is stopped: what it has written up to then.
+Json Mover::final_metadata(RankStdio stdio) const {
+    parts_.stdio.note_output(stdio);
+    return schema::to_json(RankMetadata{.stdio = std::move(stdio)});
 }
 
 // On the worker: whether it can be live here, and is worth it. Of a small one a single stop is as
@@ -249,9 +256,7 @@ Outgoing Mover::export_live(const Connect& where, const core::ExportRequest& pla
     request.criu = plain.criu;
     request.huge = huge_;
     request.metadata = schema::to_json(who.metadata(where.seq));
-    request.final_metadata = [this] {
-        return schema::to_json(RankMetadata{.stdio = turns_.stdio()});
-    };
+    request.final_metadata = [this] { return final_metadata(turns_.stdio()); };
     request.leave_stopped = true;
     // By auto what rounds cannot bring down is sent in the last stop: by stop all of it would be.
     if (where.live_from) request.longest_us = std::numeric_limits<int64_t>::max();
@@ -400,7 +405,9 @@ void Mover::step() {
         log::warning("{}", killed.error().message());
     }
     // Said before the memory is freed, which takes its time: the tree can do nothing any more.
-    if (change(S::gone)) parts_.tell(Gone{seq_});
+    if (!change(S::gone)) return;
+    parts_.tell(parts_.stdio.output_given());
+    parts_.tell(Gone{seq_});
     tracking_.reset();
 }
 

@@ -93,6 +93,7 @@ class Mover {
     Outgoing export_tree(const Export& order, RankMetadata metadata, core::ExportRequest request);
     Status weigh(const Connect& where);
     Status exported() const;
+    Json final_metadata(RankStdio stdio) const;
     Outgoing export_live(const Connect& where, const core::ExportRequest& request);
     Outgoing live_failed(uint64_t seq, const Error& error) const;
     void heard(const Outgoing& said);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/wrapper/pump.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
 #include <unistd.h>
@@ -21,15 +22,31 @@ Interest Pump::interest() const {
 
 bool Pump::fill() {
     if (source_ < 0 || ended_ || paused_ || !empty()) return false;
-    if (buffer_.size() < chunk) buffer_.resize(chunk);
-    ssize_t n = ::read(source_, buffer_.data(), chunk);
-    begin_ = 0;
-    end_ = n > 0 ? static_cast<size_t>(n) : 0;
-    taken_ += end_;
+    begin_ = end_ = 0;
+    return read_source();
+}
+
+// Behind what is there.
+bool Pump::read_source() {
+    if (buffer_.size() < end_ + chunk) buffer_.resize(end_ + chunk);
+    const ssize_t n = ::read(source_, buffer_.data() + end_, chunk);
     dry_ = n < 0 && (errno == EAGAIN || errno == EINTR);
     // EIO is the end of a pty: every slave is closed and all was read (pty(7)).
     ended_ = n == 0 || (n < 0 && !dry_);
-    return n > 0;
+    if (n <= 0) return false;
+    const auto size = static_cast<size_t>(n);
+    char* const data = buffer_.data() + end_;
+    const size_t skipped = meter_ ? meter_->pass({data, size}) : 0;
+    std::copy(data + skipped, data + size, data);
+    taken_ += size;
+    end_ += size - skipped;
+    return true;
+}
+
+void Pump::draw_in() {
+    if (source_ < 0) return;
+    while (!ended_ && read_source()) {
+    }
 }
 
 bool Pump::flush() {

@@ -6,8 +6,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "pmix-plugin/wrapper/output_meter.hpp"
 
 namespace ghost::plugin {
 
@@ -22,7 +26,8 @@ struct Interest {
 class Pump {
   public:
     Pump() = default;
-    Pump(int source, int sink) : source_(source), sink_(sink) {}
+    Pump(int source, int sink, std::optional<OutputMeter> meter = {})
+        : source_(source), sink_(sink), meter_(std::move(meter)) {}
 
     // What to wait for now.
     Interest interest() const;
@@ -45,10 +50,14 @@ class Pump {
     void pause(bool on) { paused_ = on; }
     // Takes out what was read and not yet written.
     std::string take_pending();
+    // Reads all that the source has, however much that is: whoever writes there is stopped.
+    void draw_in();
+    const std::optional<OutputMeter>& meter() const { return meter_; }
     // Puts bytes before everything that is still to come.
     void put_back(const std::string& bytes);
 
   private:
+    bool read_source();
     bool empty() const { return begin_ == end_; }
     bool fill();
     bool flush();
@@ -58,6 +67,7 @@ class Pump {
     std::vector<char> buffer_;
     size_t begin_ = 0, end_ = 0;  // read and not yet written
     uint64_t taken_ = 0;
+    std::optional<OutputMeter> meter_;
     bool dry_ = false;  // the last read found nothing
     bool ended_ = false;
     bool broken_ = false;

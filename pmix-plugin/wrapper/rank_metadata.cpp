@@ -24,6 +24,8 @@ constexpr Field end_fields[] = {
     field<&StandardEnd::key>("key", "criu's name of it, if it leads out of the tree").or_default(),
     field<&StandardEnd::modes>("modes", "of a terminal").or_default(),
     field<&StandardEnd::size>("size", "of a terminal").or_default(),
+    field<&StandardEnd::place>("place", "of output: all that the rank has written"),
+    field<&StandardEnd::skips_to>("skips_to", "the same: nothing is to be shown before that"),
 };
 constexpr Field stdio_fields[] = {
     field<&RankStdio::input>("stdin", "its end").or_default(),

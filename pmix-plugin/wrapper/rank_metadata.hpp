@@ -31,6 +31,8 @@ struct StandardEnd {
     StdStream kind = StdStream::direct;
     std::string key = {};                 // criu's, if it leads out of the tree
     schema::Bytes modes = {}, size = {};  // of a terminal: termios, winsize
+    // Of output: all that the rank has written, and before what nothing is to be shown.
+    std::optional<OutputPlace> place = {}, skips_to = {};
     static const schema::Record table;
 };
 

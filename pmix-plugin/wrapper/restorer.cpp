@@ -191,6 +191,7 @@ void Restorer::import(const Import& order, std::vector<Fd> files) {
 void Restorer::prepare(const Prepare& order) {
     if (!may(S::warming)) return fail(Stage::prepare, "this wrapper has a move already");
     seq_ = order.seq;
+    shown_ = order.shown;
     Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), &guard_);
     if (!made) return fail(Stage::prepare, made.error().message());
     const auto proof = who_.proof(order.secret);
@@ -247,7 +248,7 @@ Outgoing Restorer::import_live(core::Resource& link) {
     request.last_metadata = [&](const Json& fields) -> Status {
         const auto of_rank = rank_metadata_in(fields);
         GHOST_TRY(of_rank);
-        stdio->take_input(of_rank->stdio.value_or(RankStdio()));
+        stdio->take_state(of_rank->stdio.value_or(RankStdio()));
         return {};
     };
     request.tells_root = [this](pid_t root) { guard_.watch(root); };
@@ -283,12 +284,20 @@ Outgoing Restorer::import_ghost() {
     worker_.uses(-1);
     if (!held) return import_failed(held.error());
     agent_ = metadata->agent;
+    const auto last = rank_metadata_in(importer->metadata());
+    if (last && last->stdio) stdio->take_state(*last->stdio);
     return hold(*held, *stdio);
 }
 
 Outgoing Restorer::hold(const core::HeldTree& held, Stdio& stdio) {
     stdio.close_rank_ends();
     stdio_ = std::move(stdio);
+    if (!source_->comes_later() && !shown_) stdio_.begin_output();
+    if (shown_ && !stdio_.skip_output(*shown_))
+        log::warning(
+            "rank {}: where its output stood is not known; what it has written since the "
+            "snapshot may be shown twice",
+            who_.rank);
     held_ = held;
     (void)fault::pass(P::init_held, fault::Process{held_.root});
     if (Status fine = fault::pass(P::wrapper_holds); !fine)

@@ -104,6 +104,7 @@ class Restorer {
     std::string why_;                   // it failed
     std::map<std::string, Fd> shared_;  // by what they take the place of; before the import
     uint64_t seq_ = 0;
+    std::optional<ShownOutput> shown_;  // of a recovery
     core::WorkFolder folder_;
     std::unique_ptr<GhostSource> source_;  // the worker's while it imports
     // Made by the worker, the loop's when it has ended.

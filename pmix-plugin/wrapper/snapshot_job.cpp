@@ -277,7 +277,11 @@ Json SnapshotJob::early_metadata() const {
 }
 
 // The tree is frozen. criu, if it still works in it, has its log open there.
-void SnapshotJob::look_at_files() {
+void SnapshotJob::look_at_it() {
+    {
+        std::lock_guard lock(mutex_);
+        if (stdio_) tree_.note_output(*stdio_);
+    }
     auto files = core::written_files(tree_.root, carried_files(order_.carried));
     if (!files) return log::warning("{}", files.error().message());
     files_ = std::move(*files);
@@ -310,7 +314,7 @@ Outgoing SnapshotJob::copied() {
     const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
     request.rest_us *= 1 + static_cast<int64_t>(order_.sharers) / processors;
     request.wait_to_freeze = [this] { return wait_for_order(false); };
-    request.while_stopped = [this] { return look_at_files(), save_shared(); };
+    request.while_stopped = [this] { return look_at_it(), save_shared(); };
     request.final_metadata = [this] { return final_metadata(); };
     request.final_files = [this] { return std::move(shared_); };
     request.captured = [this](const core::CheckpointStats& stats) {
@@ -345,7 +349,7 @@ Outgoing SnapshotJob::direct() {
     request.facts = std::move(*facts);
     if (auto order = wait_for_order(true); !order.ok()) return failure(order.error());
     request.externals = sharing_.with_keys(tree_.externals);
-    request.final_metadata = [this] { return look_at_files(), final_metadata(); };
+    request.final_metadata = [this] { return look_at_it(), final_metadata(); };
     request.criu = criu;
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
     request.gets_on = [this] { in_ghost(done_, total_); };

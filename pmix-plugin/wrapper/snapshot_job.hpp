@@ -39,8 +39,9 @@ class SnapshotJob {
     struct Tree {
         Identity who;
         pid_t root = 0;
-        std::vector<std::string> externals;  // criu keys
-        std::string work_dir;                // criu's
+        std::vector<std::string> externals;           // criu keys
+        std::string work_dir;                         // criu's
+        std::function<void(RankStdio&)> note_output;  // Stdio's
     };
     using Say = std::function<void(Outgoing)>;
     // Called whenever something was done, be it that no bytes have come.
@@ -78,7 +79,7 @@ class SnapshotJob {
     bool must_be_direct() const;
     Status wait_for_order(bool direct);
     void wait_to_write();
-    void look_at_files();
+    void look_at_it();
     nlohmann::json final_metadata();
     nlohmann::json early_metadata() const;
     Outgoing copied();

@@ -91,7 +91,8 @@ void Snapshotter::prepare(const SnapPrepareRank& asked) {
     }
     job_ = std::make_unique<SnapshotJob>(
         std::move(order),
-        SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path()},
+        SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path(),
+                          [this](RankStdio& stdio) { parts_.stdio.note_output(stdio); }},
         checkpointer_);
     if (!change(S::preparing)) return;
     worker_.start([this] {

@@ -112,14 +112,29 @@ Result<Stdio> Stdio::for_ghost(const RankStdio& ghost) {
         const StandardEnd& one = ghost.*end_of[i];
         GHOST_TRY(one.kind == StdStream::tty ? out.make_tty(one) : out.make(i, one.kind));
     }
-    out.take_input(ghost);
+    out.take_state(ghost);
     return out;
 }
 
-void Stdio::take_input(const RankStdio& ghost) {
+void Stdio::take_state(const RankStdio& ghost) {
+    for (int i : {0, 1}) {
+        const StandardEnd& end = ghost.*end_of[i + 1];
+        begin_[i] = OutputMeter(end.place);
+        begin_[i].skip_to(end.skips_to);
+    }
     input_open_ = kind_[0] == StdStream::pipe && ghost.is_open;
     carried_ = ghost.unread.data;
     input_before_ = ghost.taken;
+}
+
+void Stdio::begin_output() {
+    for (OutputMeter& meter : begin_) meter = OutputMeter();
+}
+
+bool Stdio::skip_output(const ShownOutput& shown) {
+    begin_[0].skip_to(shown.output);
+    begin_[1].skip_to(shown.error);
+    return shown.known && begin_[0].place() && begin_[1].place();
 }
 
 Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program, int64_t taken) {
@@ -137,6 +152,7 @@ Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program, int64_t taken) {
     }
     out.input_open_ = out.ours_[0].valid();
     out.input_before_ = out.input_told_ = taken;
+    for (OutputMeter& meter : out.begin_) meter = OutputMeter(std::nullopt);
     if (!out.input_open_) {
         // An input that ended before leaves its trace only in the rank.
         std::error_code ignored;
@@ -251,6 +267,34 @@ void Stdio::carry_rest() {
     if (held_.valid()) carried_ = read_available(rest_.get());
 }
 
+void Stdio::note_output(RankStdio& carried) {
+    const std::lock_guard lock(*outputs_);
+    for (auto [pump, end] : {std::pair(&out_, &carried.output), {&err_, &carried.error}}) {
+        pump->draw_in();
+        if (!pump->meter()) continue;
+        end->place = pump->meter()->place();
+        end->skips_to = pump->meter()->skips_to();
+    }
+}
+
+OutputGiven Stdio::output_given() const {
+    const std::lock_guard lock(*outputs_);
+    const auto given = [](const Pump& pump) {
+        return pump.meter() ? pump.meter()->given() : OutputPlace();
+    };
+    return {given(out_), given(err_)};
+}
+
+bool Stdio::drained() const {
+    const std::lock_guard lock(*outputs_);
+    return out_.drained() && err_.drained();
+}
+
+bool Stdio::output_blocked() const {
+    const std::lock_guard lock(*outputs_);
+    return out_.blocked() || err_.blocked();
+}
+
 int64_t Stdio::input_taken() const {
     return input_before_ < 0 ? -1 : input_before_ + static_cast<int64_t>(in_.taken());
 }
@@ -290,17 +334,21 @@ void Stdio::start() {
     } else {
         ours_[0].reset();
     }
-    out_ = Pump(ours_[1].get(), 1);
-    err_ = Pump(ours_[2].get(), 2);
+    out_ = Pump(ours_[1].get(), 1, begin_[0]);
+    err_ = Pump(ours_[2].get(), 2, begin_[1]);
 }
 
 std::array<Interest, 3> Stdio::interests() const {
+    const std::lock_guard lock(*outputs_);
     return {in_.interest(), out_.interest(), err_.interest()};
 }
 
 void Stdio::run() {
-    out_.run();
-    err_.run();
+    {
+        const std::lock_guard lock(*outputs_);
+        out_.run();
+        err_.run();
+    }
     if (!input_open_) return;
     in_.run();
     if (in_.finished() || in_.broken()) close_input();

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <array>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <sys/types.h>
 #include <utility>
@@ -14,12 +16,13 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/wrapper/pump.hpp"
 #include "pmix-plugin/wrapper/rank_metadata.hpp"
 
 namespace ghost::plugin {
 
-// Owns the wrapper's inner ends and the pumps. One thread.
+// Owns the wrapper's inner ends and the pumps. One thread, but for note_output().
 class Stdio {
   public:
     // Makes inner descriptors like the runtime's 0, 1 and 2.
@@ -27,7 +30,11 @@ class Stdio {
     // Makes those of a ghost: `ghost` is what carry() gave at the source.
     static Result<Stdio> for_ghost(const RankStdio& ghost);
     // What carry() gave later than that, before start().
-    void take_input(const RankStdio& ghost);
+    void take_state(const RankStdio& ghost);
+    // The same: whoever shows the output begins with this rank, or has shown so much already.
+    // False: some of it may be shown twice.
+    void begin_output();
+    bool skip_output(const ShownOutput& shown);
     // Takes over those of a wrapper that died: its inner ends as spare() gave them, input, output,
     // error; the runtime's are 0, 1 and 2 already. `program`: the rank's first process; `taken`:
     // the dead one's input_taken() as it was told last.
@@ -48,6 +55,10 @@ class Stdio {
     // Stops input and takes back all of it that the rank has not read: what the ghost carries
     // besides kinds and keys.
     RankStdio carry();
+    // While the rank is stopped, on any thread: how far its output goes by then.
+    void note_output(RankStdio& carried);
+    // What of it was, or will be, given to the runtime since start().
+    OutputGiven output_given() const;
     // Bytes of input taken from the runtime since the job began, here and where the rank was
     // before: what the rank has read or will find in the ghost that carry() goes into. -1: not
     // known.
@@ -63,9 +74,9 @@ class Stdio {
     std::array<Interest, 3> interests() const;
     void run();
     // Every byte the rank wrote before has reached the runtime (the rank is stopped or dead).
-    bool drained() const { return out_.drained() && err_.drained(); }
+    bool drained() const;
     // Output waits for the runtime to take it.
-    bool output_blocked() const { return out_.blocked() || err_.blocked(); }
+    bool output_blocked() const;
     // The input has ended; true only once.
     bool input_just_closed();
 
@@ -83,6 +94,8 @@ class Stdio {
     Fd rest_;  // a read end of ended input: the rank may not have read all of it
     Fd held_;  // a write end of it while that is carried: the rank is not to find the end
     Pump in_, out_, err_;
+    OutputMeter begin_[2];                                                  // of output and error
+    std::unique_ptr<std::mutex> outputs_ = std::make_unique<std::mutex>();  // of out_ and err_
     std::string carried_;
     int64_t input_told_ = 0;
     int64_t input_before_ = 0;  // taken, but not by in_; -1: not known

@@ -65,7 +65,8 @@ int Supervisor::run() {
         mover_.step();
         look_for_status();
     }
-    int status = mover_.gone() ? 0 : status_.value_or(0);
+    const int status = mover_.gone() ? 0 : status_.value_or(0);
+    if (!mover_.gone()) send(schema::encode(rank_tree_.stdio.output_given()));
     if (!mover_.gone()) send(schema::encode(Exit{status}));
     mover_.leave_nothing();  // whoever ends the process does not come to its destructors
     rank_tree_.guard.stop();

@@ -47,7 +47,7 @@ struct Identity {
     }
 };
 
-// All outlive whoever has them; main thread only, but for `who` and `root`.
+// All outlive whoever has them; main thread only, but for `who`, `root` and what `stdio` allows.
 struct TreeParts {
     const Identity& who;
     pid_t root = 0;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// talk [--seconds T] [--iterations LINES] [--until-file PATH] [--rank R]
+// talk [--seconds T] [--iterations LINES] [--until-file PATH] [--rank R] [--pause US]
 //      [--stdin [--slow US]]
 //
-// Rank R writes numbered lines on standard output and on standard error, as fast as it can, of
+// Rank R writes numbered lines on standard output and on standard error, as fast as it can, or with
+// a pause after each, of
 // mixed lengths and in pieces of mixed sizes: "out N LENGTH xxxx", "err N LENGTH xxxx". A reader
 // can tell whether any is lost, doubled, torn or out of order. The last line of each is "out end N"
 // and "err end N". With --stdin rank 0 instead echoes its standard input as "in: …" lines and at
@@ -40,10 +41,12 @@ bool speak(int fd, const char* stream, uint64_t number) {
 
 int talk(const mpitest::Options& options) {
     mpitest::Limit limit(options, 10000);
+    const auto pause_us = static_cast<useconds_t>(options.number("--pause", 0));
     uint64_t number = 0;
     while (!limit.reached(number)) {
         if (!speak(1, "out", number) || !speak(2, "err", number)) return 1;
         ++number;
+        ::usleep(pause_us);
     }
     std::string end = " end " + std::to_string(number) + "\n";
     return put(1, ("out" + end).data(), end.size() + 3) &&

@@ -39,6 +39,32 @@ size_t count_of(const std::string& text, const std::string& part) {
     return count;
 }
 
+std::string check_talk(const std::string& text, const std::string& stream) {
+    std::istringstream lines(text);
+    uint64_t expected = 0;
+    for (std::string line; std::getline(lines, line);) {
+        if (!line.starts_with(stream + " ")) continue;
+        std::istringstream words(line);
+        std::string name, number, body;
+        uint64_t length = 0;
+        words >> name >> number;
+        if (number == "end") {
+            words >> length;
+            return length == expected ? "complete" : "lines are missing at the end";
+        }
+        words >> length;
+        words.get();
+        std::getline(words, body);
+        std::string whole(length, static_cast<char>('a' + expected % 26));
+        if (number != std::to_string(expected) || body != whole) {
+            return "line " + number + " where " + std::to_string(expected) +
+                   " was expected: " + line.substr(0, 100);
+        }
+        ++expected;
+    }
+    return "no last line after " + std::to_string(expected) + " lines";
+}
+
 std::string ghost_program() {
     const char* named = std::getenv("GHOST");
     if (named != nullptr && *named != '\0') return named;

@@ -237,33 +237,6 @@ TEST_F(Moves, ReservedMemoryCostsASnapshotAndAMoveNothing) {
 
 // --- output and input ---
 
-// Lines of one stream, numbered from 0, whole, in order; returns their number or the first fault.
-std::string check_talk(const std::string& text, const std::string& stream) {
-    std::istringstream lines(text);
-    uint64_t expected = 0;
-    for (std::string line; std::getline(lines, line);) {
-        if (!line.starts_with(stream + " ")) continue;
-        std::istringstream words(line);
-        std::string name, number, body;
-        uint64_t length = 0;
-        words >> name >> number;
-        if (number == "end") {
-            words >> length;
-            return length == expected ? "complete" : "lines are missing at the end";
-        }
-        words >> length;
-        words.get();
-        std::getline(words, body);
-        std::string whole(length, static_cast<char>('a' + expected % 26));
-        if (number != std::to_string(expected) || body != whole) {
-            return "line " + number + " where " + std::to_string(expected) +
-                   " was expected: " + line.substr(0, 100);
-        }
-        ++expected;
-    }
-    return "no last line after " + std::to_string(expected) + " lines";
-}
-
 TEST_F(Moves, MoveWhileOutputFlows) {
     auto job = two_ranks(endless("talk", {"--rank", "1"}));
     ASSERT_TRUE(job->wait_for("out 500 ")) << job->mpirun().err();
@@ -272,8 +245,8 @@ TEST_F(Moves, MoveWhileOutputFlows) {
     stop();
     Finished end = job->finish();
     EXPECT_EQ(end.status, 0);
-    EXPECT_EQ(check_talk(end.out, "out"), "complete");
-    EXPECT_EQ(check_talk(end.err, "err"), "complete");
+    EXPECT_EQ(nettest::check_talk(end.out, "out"), "complete");
+    EXPECT_EQ(nettest::check_talk(end.err, "err"), "complete");
 }
 
 TEST_F(Moves, InputFollowsRank0) {

@@ -111,6 +111,7 @@ class Recover : public nettest::OnLab {
         EXPECT_EQ(end.err.find(goes_on), std::string::npos) << end.err;
     }
     void one_loss(const std::string& name, std::mt19937_64& random, std::string& away);
+    void expect_output_once(int rank, const std::string& home);
 };
 
 TEST_F(Recover, RanksThatAreKilled) {
@@ -193,6 +194,47 @@ TEST_F(Recover, WhatEndsByItselfHasEnded) {
                            "snapshot: it has no snapshot on a disk"),
               std::string::npos)
         << end.err;
+}
+
+// Also of a rank that has not yet come to where it was, that has moved, and whose node is lost with
+// what was on its way.
+void Recover::expect_output_once(int rank, const std::string& home) {
+    auto job = job_of(endless("talk", {"--rank", std::to_string(rank), "--pause", "4000"}));
+    const auto goes_on = [&](size_t times, const std::string& line) {
+        ASSERT_TRUE(nettest::poll_until(60, [&] { return recoveries(*job) >= times; }))
+            << job->mpirun().err();
+        ASSERT_TRUE(job->wait_for(line)) << job->mpirun().err();
+    };
+    ASSERT_TRUE(job->wait_for("out 100 ")) << job->mpirun().err();
+    save(*job);
+    ASSERT_TRUE(job->wait_for("out 300 ")) << job->mpirun().err();
+    ASSERT_TRUE(kill_rank_at(home, "talk"));
+    ASSERT_NO_FATAL_FAILURE(goes_on(1, "out 700 "));
+    ASSERT_TRUE(kill_rank_at(home, "talk"));
+    ASSERT_TRUE(nettest::poll_until(60, [&] { return recoveries(*job) >= 2; }));
+    kill_daemon_at("gn4");  // before it has come to where it was
+    ASSERT_NO_FATAL_FAILURE(goes_on(3, "out 900 "));
+    expect_moved(*job, rank, "gn3");
+    ASSERT_TRUE(job->wait_for("out 1100 ")) << job->mpirun().err();
+    save(*job);
+    ASSERT_TRUE(job->wait_for("out 1300 ")) << job->mpirun().err();
+    kill_daemon_at("gn3");
+    ASSERT_NO_FATAL_FAILURE(goes_on(4, "out 1500 "));
+    stop();
+    const Finished end = job->finish();
+    EXPECT_EQ(end.status, 0) << end.err;
+    EXPECT_EQ(nettest::check_talk(end.out, "out"), "complete");
+    for (int number = 0; number < 1500; number++)
+        EXPECT_EQ(nettest::count_of(end.err, "err " + std::to_string(number) + " "), 1U) << number;
+    EXPECT_EQ(end.err.find("may be shown twice"), std::string::npos) << end.err;
+}
+
+TEST_F(Recover, OutputBesideMpirunIsShownOnce) {
+    expect_output_once(0, "gn1");
+}
+
+TEST_F(Recover, OutputFromElsewhereIsShownOnce) {
+    expect_output_once(1, "gn2");
 }
 
 // What is on its way to a rank, or was given to it after the snapshot, is gone.

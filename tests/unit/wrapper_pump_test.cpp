@@ -95,5 +95,55 @@ TEST(Pump, NoSourceNothingPolled) {
     EXPECT_EQ(pump.interest().fd, -1);
 }
 
+// However it comes in pieces, what was shown before the first `shown` bytes is not shown again.
+std::string shown_again(const std::string& text, size_t from, size_t shown, size_t piece) {
+    OutputMeter meter(OutputPlace::of(text.substr(0, from)));
+    meter.skip_to(OutputPlace::of(text.substr(0, shown)));
+    std::string out;
+    for (size_t at = from; at < text.size(); at += piece) {
+        const std::string part = text.substr(at, piece);
+        out += part.substr(meter.pass(part));
+    }
+    EXPECT_EQ(meter.place(), OutputPlace::of(text));
+    EXPECT_FALSE(meter.skips_to());
+    EXPECT_EQ(meter.given(), OutputPlace::of(out));
+    return out;
+}
+
+TEST(OutputMeter, ShowsNothingTwice) {
+    for (const std::string text : {"first\nsecond\nthird", "\n\n\n", "no line at all", "a\n"})
+        for (size_t from = 0; from <= text.size(); ++from)
+            for (size_t shown = from; shown < text.size(); ++shown)
+                for (const size_t piece : {1U, 2U, 7U, 100U})
+                    EXPECT_EQ(shown_again(text, from, shown, piece), text.substr(shown))
+                        << text << from << shown;
+}
+
+TEST(OutputMeter, CountsLinesWhateverIsInThem) {
+    OutputMeter meter(OutputPlace::of("step 1\nst"));
+    meter.skip_to(OutputPlace::of("step 1\nstep 2 took 3.14 s\nstep 3 took"));
+    const std::string again = "ep 2 took 2.7 s\nstep 3\nstep 4\n";
+    EXPECT_EQ(again.substr(meter.pass(again)), "\nstep 4\n");
+}
+
+TEST(OutputMeter, SkipsNothingWhereThePlaceIsNotKnown) {
+    OutputMeter meter(std::nullopt);
+    meter.skip_to(OutputPlace{3, 0});
+    EXPECT_EQ(meter.pass("a\nb"), 0U);
+    EXPECT_EQ(meter.given(), (OutputPlace{1, 1}));
+}
+
+TEST(OutputMeter, OfAStoppedWriterAllIsCounted) {
+    Pipe from, to;
+    Pump pump(from.out.get(), to.in.get(), OutputMeter());
+    for (int i = 0; i < 3; ++i) from.put("line\n");
+    pump.draw_in();
+    from.put("part");
+    pump.draw_in();
+    EXPECT_EQ(pump.meter()->place(), (OutputPlace{3, 4}));
+    pump.run();
+    EXPECT_EQ(read_available(to.out.get()), "line\nline\nline\npart");
+}
+
 }  // namespace
 }  // namespace ghost::plugin

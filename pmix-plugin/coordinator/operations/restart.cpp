@@ -128,7 +128,12 @@ void RestartOperation::recovering(NodeId from, const Recovering& m) {
 void RestartOperation::start_ranks() {
     if (!change(S::starting)) return;
     wait_for_all();
-    RecoverStart order{seq(), drawn_life(), data_.folder, {}, job_.adapter.input_ended()};
+    RecoverStart order{seq(),
+                       drawn_life(),
+                       data_.folder,
+                       {},
+                       job_.adapter.input_ended(),
+                       job_.adapter.shown_output()};
     for (const auto& [rank, node] : places_) order.places.push_back({rank, node});
     job_.adapter.tell_all(order);
 }

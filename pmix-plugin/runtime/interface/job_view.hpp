@@ -84,6 +84,8 @@ class JobFacts {
     virtual int slots(NodeId node) const = 0;               // 0: unknown
     virtual int cores(NodeId /*node*/) const { return 0; }  // 0: unknown
     virtual bool input_ended() const { return false; }      // all of its own has been read
+    // What it has shown of the ranks' output; of those that are not named, nothing.
+    virtual std::vector<ShownOutput> shown_output() const { return {}; }
     // Of mpirun, as far as it is decided; nothing: the runtime does not say.
     virtual std::optional<int> exit_status() const { return {}; }
     virtual std::string session_dir() const = 0;  // job family's folder on this node, exists

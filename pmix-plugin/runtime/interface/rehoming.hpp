@@ -10,6 +10,7 @@
 
 #include "base/control_socket.hpp"
 #include "base/result.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/runtime/interface/job_view.hpp"
 
 namespace ghost::plugin {
@@ -93,6 +94,10 @@ class Rehoming {
     virtual Status start_ranks(const Births& /*births*/) {
         return make_error(Code::unsupported, "start ranks anew in this runtime");
     }
+
+    // Only mpirun does not see itself what it shows of a rank of its own node: a wrapper has given
+    // it this much; or it is not known how much.
+    virtual void output_given(RankId /*rank*/, const std::optional<OutputGiven>& /*what*/) {}
 
     // --- nodes that leave and join ---
     // This daemon ends, a moment after what it has said is under way; nothing of the job is here.

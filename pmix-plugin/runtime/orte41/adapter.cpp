@@ -161,6 +161,7 @@ void Orte4Adapter::install_hooks() {
          [this](const std::function<void()>& stock) { map_beside_spares(spares(), stock); }});
     if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
     if (!ORTE_PROC_IS_HNP && !recovers()) return;
+    if (recovers() && ORTE_PROC_IS_HNP) shown_.begin();
     if (const int64_t limit_us = dead_after_us(*this); limit_us == 0)
         return;
     else if (ORTE_PROC_IS_HNP)
@@ -178,6 +179,10 @@ bool Orte4Adapter::daemon_failed(NodeId node) {
 
 bool Orte4Adapter::recovers() const {
     return plugin::recovers(*this);
+}
+
+void Orte4Adapter::output_given(RankId rank, const std::optional<OutputGiven>& what) {
+    if (ORTE_PROC_IS_HNP) shown_.given(rank, what);
 }
 
 void Orte4Adapter::rank_forked(RankId rank) {

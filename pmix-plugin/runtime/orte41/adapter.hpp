@@ -20,6 +20,7 @@
 #include "pmix-plugin/runtime/orte41/messenger.hpp"
 #include "pmix-plugin/runtime/orte41/rank_input.hpp"
 #include "pmix-plugin/runtime/orte41/recovery.hpp"
+#include "pmix-plugin/runtime/orte41/shown_output.hpp"
 #include "pmix-plugin/runtime/orte41/signals.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
@@ -104,6 +105,8 @@ class Orte4Adapter final : public RuntimeAdapter {
                     std::function<void(const Status&)> stopped) override;
     Status start_ranks(const Births& births) override;
     bool input_ended() const override;
+    std::vector<ShownOutput> shown_output() const override { return shown_.all(); }
+    void output_given(RankId rank, const std::optional<OutputGiven>& what) override;
     void input_goes_on() override;
 
     void on_node_lost(std::function<bool(NodeId node)> handler) override;
@@ -159,6 +162,7 @@ class Orte4Adapter final : public RuntimeAdapter {
         loop_, [this](const NamedCall& call, bool expected) { tell_of_late_call(call, expected); }};
     RankInput rank_input_{loop_, messenger_};
     Recovery recovery_{loop_};
+    ShownOutputs shown_;
     Daemons daemons_;
     Growth growth_{daemons_};
     Signals signals_;

@@ -14,6 +14,7 @@
 #include "orte/constants.h"
 #include "orte/mca/iof/base/base.h"
 #include "orte/mca/iof/iof.h"
+#include "orte/mca/rml/base/base.h"
 #include "orte/runtime/orte_globals.h"
 
 /* Both of ORTE's components begin so (orte/mca/iof/hnp/iof_hnp.h, orted/iof_orted.h); their own
@@ -234,4 +235,47 @@ void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size
         output->numbytes = (int)piece;
         opal_list_prepend(&writer->outputs, &output->super);
     }
+}
+
+static orte_rml_buffer_callback_fn_t show_output;
+static ghost_output_heard* output_heard;
+static void* output_context;
+
+/* As orte_iof_hnp_recv() reads it (orte/mca/iof/hnp/iof_hnp_receive.c). */
+static void count_output(opal_buffer_t* buffer) {
+    orte_iof_tag_t stream;
+    orte_process_name_t origin;
+    char data[ORTE_IOF_BASE_MSG_MAX];
+    int32_t count = 1, size = ORTE_IOF_BASE_MSG_MAX;
+    if (ORTE_SUCCESS != opal_dss.unpack(buffer, &stream, &count, ORTE_IOF_TAG)) return;
+    if ((ORTE_IOF_XON | ORTE_IOF_XOFF | ORTE_IOF_PULL | ORTE_IOF_CLOSE) & stream) return;
+    count = 1;
+    if (ORTE_SUCCESS != opal_dss.unpack(buffer, &origin, &count, ORTE_NAME)) return;
+    if (ORTE_SUCCESS != opal_dss.unpack(buffer, data, &size, OPAL_BYTE) || size <= 0) return;
+    if (ORTE_IOF_STDOUT & stream)
+        output_heard(output_context, origin.jobid, origin.vpid, 0, data, (size_t)size);
+    if (ORTE_IOF_STDERR & stream)
+        output_heard(output_context, origin.jobid, origin.vpid, 1, data, (size_t)size);
+}
+
+static void output_comes(int status, orte_process_name_t* sender, opal_buffer_t* buffer,
+                         orte_rml_tag_t tag, void* data) {
+    char* const unread = buffer->unpack_ptr;
+    count_output(buffer);
+    buffer->unpack_ptr = unread;
+    show_output(status, sender, buffer, tag, data);
+}
+
+int ghost_output_count(ghost_output_heard* heard, void* context) {
+    orte_rml_posted_recv_t* posted;
+    if (show_output) return -1;
+    OPAL_LIST_FOREACH(posted, &orte_rml_base.posted_recvs, orte_rml_posted_recv_t) {
+        if (ORTE_RML_TAG_IOF_HNP != posted->tag || !posted->buffer_data) continue;
+        output_heard = heard;
+        output_context = context;
+        show_output = posted->cbfunc.buffer;
+        posted->cbfunc.buffer = output_comes;
+        return 0;
+    }
+    return -1;
 }

@@ -54,6 +54,12 @@ size_t ghost_output_take_input(unsigned job, unsigned rank, char* data, size_t s
 void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size_t size,
                              int end) GHOST_NOEXCEPT;
 
+/* mpirun: calls this from now on for all output of ranks that comes from other daemons, before ORTE
+ * shows it; `error` not 0: of standard error. Once. Not 0: that is not possible. */
+typedef void ghost_output_heard(void* context, unsigned job, unsigned rank, int error,
+                                const char* data, size_t size);
+int ghost_output_count(ghost_output_heard* heard, void* context) GHOST_NOEXCEPT;
+
 #ifdef __cplusplus
 }
 #endif
