@@ -18,6 +18,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/net/on_lab.hpp"
 
@@ -110,7 +111,8 @@ class Recover : public nettest::OnLab {
         EXPECT_EQ(end.status, status) << end.err;
         EXPECT_EQ(end.err.find(goes_on), std::string::npos) << end.err;
     }
-    void one_loss(const std::string& name, std::mt19937_64& random, std::string& away);
+    bool one_loss(const std::string& name, std::mt19937_64& random, std::string& away);
+    void bring_back(Job& job, std::string& away);
     void expect_output_once(int rank, const std::string& home);
 };
 
@@ -141,9 +143,22 @@ TEST_F(Recover, NodesThatAreLost) {
     lab().switch_off("gn3");
     ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost", 2));
     EXPECT_NE(job->node_of(2), "gn3");
+    // They come back, as any other node would join.
+    lab().repair();
+    for (const char* node : {"gn3", "gn4"}) {
+        const auto grown = verb({"grow", std::string(node) + ":2"});
+        EXPECT_EQ(grown.status, 0) << grown.err << job->mpirun().err();
+        expect_moved(*job, 2, node);
+        EXPECT_TRUE(
+            nettest::poll_until(10, [&] { return lab().pids(node, "ghost-keeper ").size() == 1; }));
+    }
+    EXPECT_EQ(job->mpirun().err().find("[warn]"), std::string::npos) << job->mpirun().err();
+    save(*job);
+    kill_daemon_at("gn4");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn4 was lost", 3));
     expect_clean_end(*job, "pattern:");
     const Finished report = lab().on("gn1", {"sh", "-c", "cat " + path("events") + "/*"});
-    EXPECT_EQ(nettest::count_of(report.out, "\"event\":\"recovered\""), 2U) << report.out;
+    EXPECT_EQ(nettest::count_of(report.out, "\"event\":\"recovered\""), 3U) << report.out;
 }
 
 // Its ranks end before others take their place, and its files are not written to any more.
@@ -321,23 +336,42 @@ TEST_F(Recover, IsEndedByTheUser) {
     }
 }
 
-void Recover::one_loss(const std::string& name, std::mt19937_64& random, std::string& away) {
+// False: there is nothing to lose there.
+bool Recover::one_loss(const std::string& name, std::mt19937_64& random, std::string& away) {
     const std::string node = "gn" + std::to_string(1 + random() % 4);
     const uint64_t kind = random() % 10;
     std::optional<Background> beside;  // what else is under way
-    if (random() % 2 == 0)
+    if (away.empty() && random() % 8 == 0) {
+        away = "gn" + std::to_string(2 + random() % 3);
+        beside.emplace(lab().start_on("gn1", {"ghost", "drain", away}));
+    } else if (random() % 2 == 0)
         beside.emplace(lab().start_on("gn1", {"ghost", "checkpoint"}));
     else if (random() % 2 == 0)
         beside.emplace(
             lab().start_on("gn1", {"ghost", "migrate", "--rank", std::to_string(random() % 4),
                                    "--to", "gn" + std::to_string(1 + random() % 4)}));
     std::this_thread::sleep_for(std::chrono::milliseconds(random() % 400));
-    if (kind < 3 && node != "gn1" && away.empty()) {
-        away = node;
-        if (kind == 0) return kill_daemon_at(node);
-        return kind == 1 ? lab().cut(node) : lab().switch_off(node);
-    }
-    (void)kill_rank_at(node, name);
+    const bool has_ranks = !lab().pids(node, "^[^ ]*mpi/" + name + " ").empty();
+    if (kind > 3 || node == "gn1" || !away.empty() || !has_ranks) return kill_rank_at(node, name);
+    away = node;
+    if (kind < 2)
+        kill_daemon_at(node);
+    else
+        kind == 2 ? lab().cut(node) : lab().switch_off(node);
+    return true;
+}
+
+// It has no ranks and no daemon, and becomes part of the job again.
+void Recover::bring_back(Job& job, std::string& away) {
+    if (away.empty()) return;
+    lab().repair();
+    const auto back = [&] {
+        const Finished grown = lab().on("gn1", {"ghost", "grow", away + ":2"});
+        return grown.status == 0 || grown.err.find("already") != std::string::npos ||
+               !job.mpirun().running();
+    };
+    EXPECT_TRUE(nettest::poll_until(60, back)) << away << job.mpirun().err();
+    away.clear();
 }
 
 // The files are byte for byte those of a run in which nothing is lost.
@@ -347,21 +381,32 @@ TEST_F(Recover, RandomLosses) {
     const auto ledger = [&](const std::string& folder, int steps, const char* pause) {
         std::filesystem::create_directory(path(folder));
         return Words{program("ledger"), "--dir", path(folder), "--steps", std::to_string(steps),
-                     "--pause",         pause,   "--memory",   "16"};
+                     "--pause",         pause,   "--memory",   "64"};
     };
-    const int steps = 60 * losses;
+    const int steps = 300 * losses;
     Job whole(lab(), ranks, hosts, ledger("whole", steps, "0"));
     const Finished right = whole.finish(120);
     ASSERT_EQ(right.status, 0) << right.err;
-    auto job = job_of(ledger("lost", steps, "50000"), {"--mca", "ghost_checkpoint_interval", "2",
+    auto job = job_of(ledger("lost", steps, "20000"), {"--mca", "ghost_checkpoint_interval", "2",
                                                        "--mca", "ghost_recover_max", "1000"});
-    std::string away;  // a node that is lost
-    for (int i = 0; i < losses && job->mpirun().running(); i++) {
+    std::string away;             // a node that is lost, or drained
+    std::vector<double> seconds;  // from a loss until the job went on
+    for (int left = losses; left > 0 && job->mpirun().running();) {
         const auto saved = [&] { return std::filesystem::exists(path("snapshots")); };
         ASSERT_TRUE(nettest::poll_until(60, saved)) << job->mpirun().err();
         std::this_thread::sleep_for(std::chrono::milliseconds(1500 + random() % 3000));
-        one_loss("ledger", random, away);
+        const size_t before = recoveries(*job);
+        const auto begun = std::chrono::steady_clock::now();
+        if (!one_loss("ledger", random, away)) continue;
+        left--;
+        if (random() % 4 == 0) continue;  // the next one may come in the middle
+        const bool back = nettest::poll_until(
+            20, [&] { return recoveries(*job) > before || !job->mpirun().running(); });
+        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
+        if (back) seconds.push_back(took.count());
+        bring_back(*job, away);
     }
+    EXPECT_TRUE(job->mpirun().running());  // all of them have been
     const Finished end = job->finish(120 + 10 * losses);
     EXPECT_EQ(end.status, 0) << end.out << end.err;
     for (int rank = 0; rank < ranks; rank++) {
@@ -370,7 +415,10 @@ TEST_F(Recover, RandomLosses) {
     }
     const auto last = [](const std::string& out) { return out.substr(out.rfind("ledger: ")); };
     EXPECT_EQ(last(end.out), last(right.out));
-    std::printf("%zu recoveries\n", nettest::count_of(end.err, goes_on));
+    std::ranges::sort(seconds);
+    std::printf("%zu recoveries, after", nettest::count_of(end.err, goes_on));
+    for (const double took : seconds) std::printf(" %.1f", took);
+    std::printf(" s\n");
 }
 
 }  // namespace

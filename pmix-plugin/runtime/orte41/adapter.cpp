@@ -290,10 +290,7 @@ std::string Orte4Adapter::life() const {
 bool Orte4Adapter::relayed() const {
     const auto daemons = nodes();
     return std::any_of(daemons.begin(), daemons.end(), [](const NodeInfo& node) {
-        if (!node.alive) return false;
-        orte_process_name_t name = *ORTE_PROC_MY_NAME;
-        name.vpid = node.id;
-        return orte_routed.get_route(orte_rml.get_routed(orte_coll_conduit), &name).vpid != node.id;
+        return node.alive && way_to(node.id) != node.id;
     });
 }
 

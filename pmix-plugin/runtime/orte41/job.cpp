@@ -168,6 +168,14 @@ std::string app_variable(const std::string& name) {
     return {};
 }
 
+std::optional<NodeId> way_to(NodeId daemon) {
+    orte_process_name_t name{ORTE_PROC_MY_NAME->jobid, daemon};
+    const auto next = orte_routed.get_route(orte_rml.get_routed(orte_coll_conduit), &name).vpid;
+    const NodeId here = ORTE_PROC_MY_NAME->vpid;  // what it is told of one that it has lost
+    const bool none = next == ORTE_VPID_INVALID || (next == here && daemon != here);
+    return none ? std::nullopt : std::optional<NodeId>(next);
+}
+
 void lose_route(NodeId daemon) {
     orte_process_name_t name{ORTE_PROC_MY_NAME->jobid, daemon};
     for (const orte_rml_conduit_t conduit : {orte_mgmt_conduit, orte_coll_conduit})

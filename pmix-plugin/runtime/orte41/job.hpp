@@ -42,6 +42,8 @@ std::string app_variable(const std::string& name);
 // "All processes of this job", as grpcomm wants it. To be released by the caller.
 orte_grpcomm_signature_t* wildcard_signature(orte_jobid_t job);
 
+// The daemon that what is sent to this one goes to first; nothing: it cannot be sent.
+std::optional<NodeId> way_to(NodeId daemon);
 // In mpirun: nothing is sent to this daemon by a broadcast, and its end is not waited for.
 void lose_route(NodeId daemon);
 // The same in any daemon, of one that has ended: it counts as failed, too.

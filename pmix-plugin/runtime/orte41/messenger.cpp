@@ -171,6 +171,9 @@ void RmlMessenger::received(NodeId from, const std::string& sealed) {
 
 void RmlMessenger::send(NodeId to, const std::string& packet) {
     if (nobody_listens()) return;
+    // ORTE would take it for a daemon that has failed.
+    if (ORTE_PROC_IS_HNP && !way_to(to))
+        return log::debug("no message to daemon {}, which takes no part", to);
     if (!has_secret()) return to_send_.push_back({to, packet});
     const std::string what = "message " + packet.substr(0, 60);
     send_buffer(to, packed(seal_->close(to, packet)), message_tag, what.c_str());

@@ -182,6 +182,8 @@ void launch_daemons(uint32_t jobid) {
     OBJ_RETAIN(job);
     caddy->jdata = job;
     caddy->job_state = ORTE_JOB_STATE_LAUNCH_DAEMONS;
+    // Its release takes back an event, which has to be one.
+    opal_event_set(orte_event_base, &caddy->ev, -1, OPAL_EV_WRITE, launch_state, caddy);
     launch_state(-1, 0, caddy);
 }
 
