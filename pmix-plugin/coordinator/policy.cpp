@@ -102,8 +102,8 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     policy.at_once = reader.value("ghost_migrate_at_once", parse_at_once);
     policy.mode = reader.one_of("ghost_migrate_mode", {"auto", "live", "stop"});
     policy.live_from = reader.value("ghost_migrate_live_from", parse_bytes);
-    (void)reader.value("ghost_node_dead_after", parse_duration_us);  // the adapter's
-    (void)reader.value("ghost_spares", parse_count);                 // its also
+    (void)reader.value("ghost_node_dead_after", parse_dead_after);  // the adapter's
+    (void)reader.value("ghost_spares", parse_count);                // its also
     policy.recover = reader.value("ghost_recover", parse_recover);
     policy.recover_most = reader.value("ghost_recover_max", parse_count);
     policy.restart = reader.text("ghost_restart");

@@ -46,9 +46,9 @@ constexpr Parameter table[] = {
      "most"},
     {"ghost_spares", "0",
      "How many nodes of the host list, from its end, get no ranks: targets for those that move"},
-    {"ghost_node_dead_after", "10",
-     "Seconds after which a node that answers nothing over the network ends the job if ranks are "
-     "there; 0 waits as long as the kernel does"},
+    {"ghost_node_dead_after", "auto",
+     "Seconds after which a node with ranks that answers nothing over the network is lost; 0 waits "
+     "as long as the kernel does; auto: 1 if the job goes on after that (ghost_recover), else 10"},
     {"ghost_filters", "none",
      "Filters for messages between ranks: crypto, compress, backup=FOLDER, so:/PATH"},
     {"ghost_streams", "1", "Offer streams to programs that use kernet.h, without kernetd (0 or 1)"},
@@ -129,6 +129,13 @@ Result<Recover> parse_recover(const std::string& text) {
     if (text == "all") return Recover{true, true};
     return make_error(Code::invalid, "understand what to recover from", text,
                       "it is none of none, rank, node, all");
+}
+
+Result<std::optional<int64_t>> parse_dead_after(const std::string& text) {
+    if (text == "auto") return std::optional<int64_t>();
+    const auto us = parse_duration_us(text);
+    GHOST_TRY(us);
+    return std::optional<int64_t>(*us);
 }
 
 Result<int> parse_count(const std::string& text) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,14 +36,6 @@ inline constexpr const char* own_ipc_variable = "OMPI_MCA_ghost_own_ipc";
 // Values as a user writes them. invalid, with the text, if it is none.
 Result<int64_t> parse_duration_us(const std::string& text);  // "90", "90s", "10m", "2h", "1d"
 Result<uint64_t> parse_bytes(const std::string& text);       // "1000000", "200M", "1G" (of 1024)
-// A parameter as it is set; a wrong value is the default (the coordinator says what is wrong).
-template <typename View>
-int64_t dead_after_us(const View& job) {
-    constexpr const char* name = "ghost_node_dead_after";
-    const auto set = parse_duration_us(job.parameter(name).value_or(default_of(name)));
-    return set.ok() ? *set : *parse_duration_us(default_of(name));
-}
-
 // What a job recovers from by itself (ghost_recover).
 struct Recover {
     bool ranks = false;
@@ -50,12 +43,28 @@ struct Recover {
     bool any() const { return ranks || nodes; }
 };
 Result<Recover> parse_recover(const std::string& text);
-// As dead_after_us().
+// A parameter as it is set; a wrong value is the default (the coordinator says what is wrong).
 template <typename View>
-bool recovers(const View& job) {
+Recover recovers_from(const View& job) {
     constexpr const char* name = "ghost_recover";
     const auto from = parse_recover(job.parameter(name).value_or(default_of(name)));
-    return from && from->any();
+    return from ? *from : Recover();
+}
+template <typename View>
+bool recovers(const View& job) {
+    return recovers_from(job).any();
+}
+// nothing: "auto".
+Result<std::optional<int64_t>> parse_dead_after(const std::string& text);
+// As recovers_from(). By itself a second where a lost node costs the job no more than what it has
+// computed since its snapshot.
+template <typename View>
+int64_t dead_after_us(const View& job) {
+    constexpr const char* name = "ghost_node_dead_after";
+    constexpr int64_t recovers_us = 1'000'000, ends_us = 10'000'000;
+    const auto set = parse_dead_after(job.parameter(name).value_or(default_of(name)));
+    if (set && *set) return **set;
+    return recovers_from(job).nodes ? recovers_us : ends_us;
 }
 Result<int> parse_count(const std::string& text);
 // "URG", "SIGURG" or "23" as the number; "none" and "0" as 0.

@@ -48,6 +48,8 @@ class Recover : public nettest::OnLab {
   protected:
     static constexpr int ranks = 4;
     static constexpr const char* hosts = "gn1:2,gn2:2,gn3:2,gn4:2";
+    // Long enough to see that ranks have ended before others take their place.
+    const Words a_while = {"--mca", "ghost_node_dead_after", "2"};
 
     static void SetUpTestSuite() { make_lab(4); }
 
@@ -63,10 +65,7 @@ class Recover : public nettest::OnLab {
                   "all",
                   "--mca",
                   "ghost_checkpoint_dir",
-                  path("snapshots"),
-                  "--mca",
-                  "ghost_node_dead_after",
-                  "2"};
+                  path("snapshots")};
         all.insert(all.end(), more.begin(), more.end());
         all.insert(all.end(), words.begin(), words.end());
         return all;
@@ -163,7 +162,7 @@ TEST_F(Recover, NodesThatAreLost) {
 
 // Its ranks end before others take their place, and its files are not written to any more.
 TEST_F(Recover, NodeThatIsCutOffAndComesBack) {
-    auto job = saved_job();
+    auto job = saved_job(a_while);
     lab().cut("gn3");
     ASSERT_TRUE(nettest::poll_until(30, [&] { return lab().pids("gn3", "mpi/pattern ").empty(); }));
     EXPECT_EQ(recoveries(*job), 0U) << job->mpirun().err();
@@ -176,7 +175,7 @@ TEST_F(Recover, NodeThatIsCutOffAndComesBack) {
 
 // By SIGSTOP, as by a debugger: its connection is sound, and nobody there looks at anything.
 TEST_F(Recover, DaemonThatIsStopped) {
-    auto job = saved_job();
+    auto job = saved_job(a_while);
     signal_daemon_at("gn3", "STOP");
     ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost"));
     EXPECT_TRUE(lab().pids("gn3", "mpi/pattern |^[^ ]*orted ").empty());
