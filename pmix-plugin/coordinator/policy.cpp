@@ -87,13 +87,14 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     SnapshotPolicy policy;
     policy.interval_us = reader.value("ghost_checkpoint_interval", parse_duration_us);
     policy.folder = absolute(reader.text("ghost_checkpoint_dir"));
-    policy.to = reader.one_of("ghost_checkpoint_to", {"disk", "memory", "both"});
+    policy.to = reader.one_of("ghost_checkpoint_to", {"disk", "memory", "both", "partner"});
     policy.keep =
         static_cast<size_t>(std::max(1, reader.value("ghost_checkpoint_keep", parse_count)));
     policy.incremental = reader.value("ghost_incremental", parse_yes);
     policy.full_every = reader.value("ghost_full_every", parse_count);
     policy.compress = reader.one_of("ghost_compress", {"none", "lz4", "zstd"});
     policy.rate = reader.value("ghost_checkpoint_rate", parse_bytes);
+    policy.copy_rate = reader.value("ghost_checkpoint_copy_rate", parse_bytes);
     policy.carried = reader.value("ghost_checkpoint_files", parse_carried);
     if (const auto key = reader.text("ghost_checkpoint_sign"); !key.empty() && key != "none")
         policy.sign = absolute(key);
@@ -117,6 +118,7 @@ SnapshotPlaces places_for(const SnapshotPolicy& policy, const std::string& to) {
     if (to == "disk") return {policy.folder, {}};
     if (to == "memory") return {policy.memory, {}};
     if (to == "both") return {policy.folder, policy.memory};
+    if (to == "partner") return {policy.memory, {}, true};
     return {absolute(to), {}};
 }
 

@@ -15,16 +15,17 @@ struct SnapshotPolicy {
     int64_t interval_us = 0;  // 0: only on demand
     std::string folder;       // of snapshots, absolute
     std::string memory;       // the same in memory (tmpfs)
-    std::string to = "disk";  // disk, memory or both, if nothing else is said
+    std::string to = "disk";  // disk, memory, both or partner, if nothing else is said
     size_t keep = 2;
     bool incremental = true;
     int full_every = 10;  // so many incremental ones, then a full one; 0: never a second full one
     std::string compress = "none";
-    uint64_t rate = 0;     // bytes/s of each rank; 0: no limit
-    uint64_t carried = 0;  // bytes of a file open for writing, up to which its contents are saved
-    std::string sign;      // file with the key that snapshots are signed with; empty: none are
-    int signal = 0;        // that asks mpirun for a snapshot; 0: none
-    size_t at_once = 0;    // operations on different ranks; 0: as the nodes' cores allow
+    uint64_t rate = 0;       // bytes/s of each rank; 0: no limit
+    uint64_t copy_rate = 0;  // bytes/s of each node to its partner; 0: no limit
+    uint64_t carried = 0;    // bytes of a file open for writing, up to which its contents are saved
+    std::string sign;        // file with the key that snapshots are signed with; empty: none are
+    int signal = 0;          // that asks mpirun for a snapshot; 0: none
+    size_t at_once = 0;      // operations on different ranks; 0: as the nodes' cores allow
     std::string mode = "auto";  // of moves, if nothing else is said: auto, live or stop
     uint64_t live_from = 0;     // auto: bytes of memory below which a rank moves by stop
     std::string restart;        // folder of the snapshot this job goes on from; empty: a new job
@@ -39,9 +40,10 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong);
 // Where one snapshot goes: folders of snapshots.
 struct SnapshotPlaces {
     std::string folder;
-    std::string second;  // the same once more; empty: nowhere else
+    std::string second = {};  // the same once more; empty: nowhere else
+    bool partner = false;     // each node's part is copied to another
 };
-// What a request means: "" as the parameters say, "disk", "memory", "both", else a path.
+// What a request means: "" as the parameters say, "disk", "memory", "both", "partner", else a path.
 SnapshotPlaces places_for(const SnapshotPolicy& policy, const std::string& to);
 
 }  // namespace ghost::plugin

@@ -12,11 +12,10 @@
 namespace ghost::plugin {
 
 // Input that ranks were given after the snapshot, or that waits for them on its way, cannot be
-// given again. Empty: there is none.
-std::string Recoveries::why_input_is_lost() const {
-    const SnapshotRun* last = job_.snapshots.last();
-    const auto input = last != nullptr ? last->job.input : Manifest::Input();
-    auto saved = last != nullptr ? last->input : std::map<RankId, int64_t>();
+// given again. Empty: there is none. nullptr: the snapshot is the one the job was restarted from.
+std::string Recoveries::why_input_is_lost(const SnapshotRun* from) const {
+    const auto input = from != nullptr ? from->job.input : Manifest::Input();
+    auto saved = from != nullptr ? from->input : std::map<RankId, int64_t>();
     auto taken = input_;
     for (const auto& [rank, bytes] : saved) taken.try_emplace(rank, bytes);
     std::error_code failed;
@@ -35,38 +34,40 @@ std::string Recoveries::why_not() const {
     if (!runs_ || !job_.adapter.job_running()) return why_no_job(job_);
     if (so_many_ >= job_.policy.recover_most)
         return fmt::format("it has gone on {} times already (ghost_recover_max)", so_many_);
-    const SnapshotRun* last = job_.snapshots.last();
-    const bool in_memory = last != nullptr && last->folder == job_.policy.memory;
-    if (in_memory || newest_snapshot(job_).empty()) return "it has no snapshot on a disk";
-    if (last != nullptr && last->node_local)
-        return "its snapshots are on the nodes' own disks (ghost_checkpoint_dir)";
     if (job_.snapshots.stopped()) return *refusal(job_);
     if (job_.adapter.guests() > 0) return "processes that it has spawned are running";
     if (relayed_) return "daemons speak through others (more than 64 nodes, or routed_radix)";
     for (const RankInfo& info : job_.adapter.ranks())
         if (const auto why = why_not_running(info)) return *why;
-    return why_input_is_lost();
+    return {};
+}
+
+Result<WayBack> Recoveries::way_back() const {
+    return plugin::way_back(job_,
+                            [this](const SnapshotRun* run) { return why_input_is_lost(run); });
 }
 
 // It has come to the same point again: the next time would be no other.
-bool Recoveries::dies_again(RankId rank, const std::string& snapshot) {
+bool Recoveries::dies_again(RankId rank, const WayBack& from) {
     constexpr int64_t soon_us = 60'000'000, same_us = 1'000'000;
-    const SnapshotRun* last = job_.snapshots.last();
+    const SnapshotRun* last = from.kept != nullptr ? from.kept->run.get() : nullptr;
     const int64_t taken = last != nullptr ? last->started + last->lasted : 0;
     const int64_t computed = job_.settings.now() - std::max(taken, went_on_);
-    const Death before = std::exchange(last_death_, {rank, snapshot, computed});
-    return before.rank == rank && before.snapshot == snapshot && computed < soon_us &&
+    const Death before = std::exchange(last_death_, {rank, from.path, computed});
+    return before.rank == rank && before.snapshot == from.path && computed < soon_us &&
            std::abs(computed - before.computed_us) < std::max(same_us, computed / 20);
 }
 
 Recoveries::Decision Recoveries::after(const std::string& lost, std::optional<RankId> rank,
                                        int status) {
     std::string why = why_not();
-    if (why.empty() && rank && dies_again(*rank, newest_snapshot(job_)))
-        why = fmt::format("rank {} has ended twice after the same time of computing", *rank);
     if (!why.empty()) return {std::move(why), {}};
+    const auto from = way_back();
+    if (!from) return {from.error().why, {}};
+    if (rank && dies_again(*rank, *from))
+        return {fmt::format("rank {} has ended twice after the same time of computing", *rank), {}};
     ++so_many_;
-    return {{}, {newest_snapshot(job_), lost, status}};
+    return {{}, {[this] { return way_back(); }, lost, status}};
 }
 
 }  // namespace ghost::plugin

@@ -8,6 +8,7 @@
 
 #include "pmix-plugin/coordinator/operations/operation.hpp"
 #include "pmix-plugin/coordinator/operations/restart.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 
 namespace ghost::plugin {
 
@@ -34,8 +35,9 @@ class Recoveries {
 
   private:
     std::string why_not() const;
-    std::string why_input_is_lost() const;
-    bool dies_again(RankId rank, const std::string& snapshot);
+    std::string why_input_is_lost(const SnapshotRun* from) const;
+    Result<WayBack> way_back() const;
+    bool dies_again(RankId rank, const WayBack& from);
 
     // Of a rank: how long it had computed since that snapshot.
     struct Death {

@@ -19,6 +19,7 @@
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/runtime/interface/location_table.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
+#include "pmix-plugin/node/copies.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/node/snapshot_participant.hpp"
 #include "pmix-plugin/node/rank_slot.hpp"
@@ -46,6 +47,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
           settings_(std::move(settings)),
           entrance_(adapter_),
           background_(adapter_, settings_.threads),
+          copies_(adapter_, background_, settings_.wrapper),
           participant_(adapter_, adapter_, *this) {}
 
     Status start();
@@ -206,6 +208,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void end_snapshot(const SnapEnd& order);
     void bring_home(RankSlot& slot);
     void discard_own_folder();
+    void take_copies(NodeId from, const CopyOffer& offer);
     void on_attached_again(RankSlot& slot, const kernet::Location& given, const std::string& wrong);
 
     // --- restart.cpp ---
@@ -276,6 +279,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     std::map<RankId, Seen> seen_;
     mutable std::string own_name_;
     Background background_;
+    Copies copies_;
     SnapshotParticipant participant_;
     Snapshot snapshot_;
     uint32_t restart_epoch_ = 0;

@@ -83,6 +83,7 @@ void NodeAgent::Impl::stop() {
         if (*timer) adapter_.cancel(*std::exchange(*timer, std::nullopt));
     entrance_.close();
     participant_.stop();
+    copies_.stop();
     background_.stop();
     while (!arrivals_.empty()) drop_arrival(arrivals_.begin()->first);
     for (auto& [rank, slot] : slots_) {
@@ -344,6 +345,12 @@ void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
             return recover_stop(m.as<RecoverStop>());
         case DaemonMessage::recover_start:
             return recover_start(m.as<RecoverStart>());
+        case DaemonMessage::make_copies:
+            return copies_.make(m.as<MakeCopies>());
+        case DaemonMessage::copy_offer:
+            return take_copies(from, m.as<CopyOffer>());
+        case DaemonMessage::copy_taken:
+            return copies_.taken(from, m.as<CopyTaken>());
         case DaemonMessage::rank_ends:
             return adapter_.let_end(m.as<RankEnds>().rank);
         case DaemonMessage::prepare:

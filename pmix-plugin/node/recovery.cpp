@@ -28,6 +28,7 @@ void NodeAgent::Impl::beat() {
 void NodeAgent::Impl::recover_stop(const RecoverStop& m) {
     recovering_ = true;
     participant_.forget();
+    copies_.stop();
     discard_own_folder();
     for (auto& [rank, s] : slots_) {
         kill_tree(s, settings_.tree);

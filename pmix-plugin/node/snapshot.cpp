@@ -32,6 +32,7 @@ void NodeAgent::Impl::begin_step(ParticipantStep step, const schema::Received* o
         case ParticipantStep::ended:
             return end_snapshot(order->as<SnapEnd>());
         case ParticipantStep::aborted:
+            copies_.stop();
             for (auto& [rank, s] : slots_)
                 if (s.snap.participates) note_newest(rank, order->seq());
             return each_part(&Impl::bring_home);
@@ -248,6 +249,22 @@ void NodeAgent::Impl::make_own_folder() {
     });
 }
 
+// They go where the ghosts of this node's own ranks are, which may have none.
+void NodeAgent::Impl::take_copies(NodeId from, const CopyOffer& offer) {
+    if (snapshot_.seq != offer.seq) return copies_.take(from, offer);
+    background_.run<Result<bool>>(
+        [folder = offer.folder, name = snapshot_.order.name, life = adapter_.life()] {
+            return make_missing(folder, name, life);
+        },
+        [this, from, offer](const Result<bool>& made) {
+            if (snapshot_.seq != offer.seq) return;
+            if (!made) log::warning("{}", made.error().message());
+            snapshot_.own_folder = snapshot_.own_folder || (made && *made);
+            if (participant_.step() == ParticipantStep::aborted) return discard_own_folder();
+            copies_.take(from, offer);
+        });
+}
+
 void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
     s.busy.clear();
     const bool idle = s.snap.work == W::idle || s.snap.work == W::cancelling;
@@ -427,17 +444,19 @@ std::vector<std::string> names_in(std::vector<std::string> list) {
     return list;
 }
 
+void remove_all(const std::string& folder, const std::vector<std::string>& names) {
+    for (const std::string& name : names)
+        if (auto gone = remove_snapshot(folder, name); !gone.ok())
+            log::warning("{}", gone.error().message());
+}
+
 void complete_in(const std::string& folder, const std::string& name, const std::string& life,
                  const std::vector<std::string>& old) {
     if (auto done = commit_snapshot(folder, name, life); !done.ok()) {
         return log::error("snapshot {} is not complete on this node: {}", name,
                           done.error().message());
     }
-    for (const std::string& one : old) {
-        if (auto gone = remove_snapshot(folder, one); !gone.ok()) {
-            log::warning("{}", gone.error().message());
-        }
-    }
+    remove_all(folder, old);
 }
 
 }  // namespace
@@ -457,6 +476,11 @@ void NodeAgent::Impl::end_snapshot(const SnapEnd& order) {
         background_.run([folder, name = snapshot_.order.name, life = adapter_.life(),
                          old = names_in(remove)] { complete_in(folder, name, life, old); });
     };
+    // What a node's memory has may be of when it had ranks, or copies of them.
+    if (!snapshot_.own_folder && snapshot_.order.folder.starts_with(memory_snapshots() + "."))
+        background_.run([folder = snapshot_.order.folder, old = names_in(order.remove)] {
+            remove_all(folder, old);
+        });
     complete(snapshot_.own_folder, snapshot_.order.folder, order.remove);
     complete(snapshot_.own_second, snapshot_.order.second, order.remove_seconds);
 }

@@ -198,6 +198,42 @@ constexpr Field recovering_fields[] = {
     field<&Recovering::started>("started", "that of `recover_start`").or_default(),
     field<&Recovering::why>("why", "empty: it is done").or_default(),
 };
+constexpr Field ghost_copy_fields[] = {
+    field<&GhostCopy::rank>("rank", "whose"),
+    field<&GhostCopy::from>("from", "daemon that has it"),
+    field<&GhostCopy::to>("to", "daemon that gets it"),
+    field<&GhostCopy::files>("files", "it and those it is based on, in the folder of snapshots"),
+};
+constexpr Field make_copies_fields[] = {
+    field<&MakeCopies::seq>("seq", "the operation"),
+    field<&MakeCopies::folder>("folder", "of all snapshots, absolute"),
+    field<&MakeCopies::name>("name", "the snapshot's"),
+    field<&MakeCopies::rate>("rate", "of each daemon that sends, 0: no limit").in("bytes/s"),
+    field<&MakeCopies::copies>("copies", "all that are to be made"),
+    field<&MakeCopies::manifest>("manifest", "of the snapshot, for every node; empty: not now")
+        .or_default(),
+};
+constexpr Field copies_made_fields[] = {
+    field<&CopiesMade::seq>("seq", "the operation"),
+    field<&CopiesMade::why>("why", "they are not: reason").or_default(),
+};
+constexpr Field copies_progress_fields[] = {
+    field<&CopiesProgress::seq>("seq", "the operation"),
+    field<&CopiesProgress::bytes>("bytes", "sent").in("bytes"),
+    field<&CopiesProgress::total>("total", "to be sent").in("bytes"),
+};
+constexpr Field copy_offer_fields[] = {
+    field<&CopyOffer::seq>("seq", "the operation"),
+    field<&CopyOffer::folder>("folder", "of all snapshots, absolute"),
+    field<&CopyOffer::name>("name", "the snapshot's"),
+};
+constexpr Field copy_taken_fields[] = {
+    field<&CopyTaken::seq>("seq", "the operation"),
+    field<&CopyTaken::host>("host", "where it listens"),
+    field<&CopyTaken::port>("port", "TCP port"),
+    field<&CopyTaken::token>("token", "what to show there"),
+    field<&CopyTaken::why>("why", "they are not taken: reason").or_default(),
+};
 constexpr Field streams_here_fields[] = {
     field<&StreamsHere::tcp>("tcp", "where this node's manager listens"),
     field<&StreamsHere::why>("why", "it has none: reason").or_default(),
@@ -314,6 +350,18 @@ constinit const Record RecoverStart::table = record<RecoverStart>(
     recover_start_fields);
 constinit const Record Recovering::table =
     record<Recovering>("recovering", "all of that is done here", recovering_fields);
+constinit const Record GhostCopy::table =
+    record<GhostCopy>("copy", "of a rank's ghost", ghost_copy_fields);
+constinit const Record MakeCopies::table = record<MakeCopies>(
+    "make_copies", "to all: ghosts are sent to other nodes; `copies_made`", make_copies_fields);
+constinit const Record CopiesMade::table = record<CopiesMade>(
+    "copies_made", "all that this daemon was to send is there", copies_made_fields);
+constinit const Record CopiesProgress::table = record<CopiesProgress>(
+    "copies_progress", "twice a second at most: how far it is", copies_progress_fields);
+constinit const Record CopyOffer::table = record<CopyOffer>(
+    "copy_offer", "to another daemon: ghosts are to come; `copy_taken`", copy_offer_fields);
+constinit const Record CopyTaken::table =
+    record<CopyTaken>("copy_taken", "where they are taken", copy_taken_fields);
 constinit const Record StreamsWanted::table =
     record<StreamsWanted>("streams_wanted", "the first process has come to this node's address");
 constinit const Record StreamsOpen::table =
@@ -371,6 +419,7 @@ constexpr schema::Message messages[] = {
     message<RecoverStop>(D::recover_stop, Sequence::order),
     message<RecoverStart>(D::recover_start, Sequence::order),
     message<RankEnds>(D::rank_ends),
+    message<MakeCopies>(D::make_copies, Sequence::order),
     message<StreamsOpen>(D::streams_open),
     message<StreamsNodes>(D::streams_nodes),
     message<JobControlDone>(D::job_control_done),
@@ -394,6 +443,8 @@ constexpr schema::Message messages[] = {
     message<RankDied>(D::rank_died),
     message<InputTaken>(D::input_taken),
     message<Recovering>(D::recovering, Sequence::answer),
+    message<CopiesMade>(D::copies_made, Sequence::answer),
+    message<CopiesProgress>(D::copies_progress, Sequence::answer),
     message<StreamsWanted>(D::streams_wanted),
     message<StreamsHere>(D::streams_here),
     message<JobControlAsked>(D::job_control),
@@ -401,6 +452,8 @@ constexpr schema::Message messages[] = {
     message<LeasePort>(D::lease),
     message<StepUp>(D::snap_up, Sequence::answer),
     message<StepProgress>(D::snap_progress, Sequence::answer),
+    message<CopyOffer>(D::copy_offer, Sequence::order),
+    message<CopyTaken>(D::copy_taken, Sequence::answer),
     message<RankInputWant>(D::rank_input_want),
     message<RankInputPiece>(D::rank_input),
 };

@@ -37,6 +37,7 @@ enum class DaemonMessage : uint8_t {
     recover_stop,
     recover_start,
     rank_ends,
+    make_copies,
     streams_open,
     streams_nodes,
     job_control_done,
@@ -61,6 +62,8 @@ enum class DaemonMessage : uint8_t {
     rank_died,
     input_taken,
     recovering,
+    copies_made,
+    copies_progress,
     streams_wanted,
     streams_here,
     job_control,
@@ -69,6 +72,8 @@ enum class DaemonMessage : uint8_t {
     // node agents to each other, and up the tree to the coordinator
     snap_up,
     snap_progress,
+    copy_offer,
+    copy_taken,
     rank_input_want,
     rank_input,
 };
@@ -342,6 +347,51 @@ struct RecoverStart {
 struct Recovering {
     uint64_t seq = 0;
     bool started = false;
+    std::string why;
+    static const schema::Record table;
+};
+
+// --- copies of what nodes have in their memory, or on disks of their own ---
+
+// Of a rank's ghost, with those it is based on: names in the folder of snapshots.
+struct GhostCopy {
+    uint32_t rank = 0;
+    uint32_t from = 0;
+    uint32_t to = 0;
+    std::vector<std::string> files;
+    static const schema::Record table;
+};
+struct MakeCopies {
+    uint64_t seq = 0;
+    std::string folder;
+    std::string name;
+    uint64_t rate = 0;
+    std::vector<GhostCopy> copies;
+    std::string manifest;
+    static const schema::Record table;
+};
+struct CopiesMade {
+    uint64_t seq = 0;
+    std::string why;
+    static const schema::Record table;
+};
+struct CopiesProgress {
+    uint64_t seq = 0;
+    uint64_t bytes = 0;
+    uint64_t total = 0;
+    static const schema::Record table;
+};
+struct CopyOffer {
+    uint64_t seq = 0;
+    std::string folder;
+    std::string name;
+    static const schema::Record table;
+};
+struct CopyTaken {
+    uint64_t seq = 0;
+    std::string host;
+    uint16_t port = 0;
+    std::string token;
     std::string why;
     static const schema::Record table;
 };

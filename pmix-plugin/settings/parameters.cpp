@@ -20,7 +20,11 @@ constexpr Parameter table[] = {
      "Folder for snapshots, shared by all nodes or local to each"},
     {"ghost_checkpoint_keep", "2", "How many complete snapshots are kept"},
     {"ghost_checkpoint_to", "disk",
-     "Where snapshots go: disk, memory (of the node each rank is on) or both"},
+     "Where snapshots go: disk, memory (of the node each rank is on), both, or partner (memory, "
+     "and "
+     "a copy in that of another node)"},
+    {"ghost_checkpoint_copy_rate", "200M",
+     "partner: bytes per second that each node sends to another (or 1G); 0 is unlimited"},
     {"ghost_checkpoint_rate", "0",
      "Bytes per second that each rank may write (or 200M, 1G); 0 is unlimited"},
     {"ghost_checkpoint_files", "64K",

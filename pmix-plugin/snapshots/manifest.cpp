@@ -85,6 +85,7 @@ constexpr Field rank_fields[] = {
     field<&Manifest::Rank::memory>("memory", "that a restart needs").in("bytes"),
     field<&Manifest::Rank::pause_us>("pause_us", "its tree was frozen").in("µs"),
     field<&Manifest::Rank::signer>("signer", "public key of its ghost and of their parents"),
+    field<&Manifest::Rank::copy>("copy", "another node that has all of these files"),
 };
 constexpr Field copy_fields[] = {
     field<&Manifest::File::Copy::rank>("rank", "whose ghost has it"),

@@ -81,6 +81,8 @@ struct Manifest {
         int64_t pause_us = 0;
         // Public key, hex, that its ghost and those of `chain` are signed with.
         std::optional<std::string> signer = {};
+        std::optional<std::string> copy =
+            {};  // another node that has its file and those of `chain`
         static const schema::Record table;
     };
     struct File {  // a regular file that was open for writing

@@ -5,6 +5,7 @@
 //   GHOST_RESTART=FOLDER ghost-wrapper PROGRAM …             goes on from a snapshot instead
 //   ghost-wrapper --restore --rank R --job J --control-fd 3  makes a rank from a ghost
 //   ghost-wrapper --adopt --rank R --init PID --control-fd 3 goes on for a wrapper that died
+//   ghost-wrapper --copy --control-fd 3                      copies ghosts from node to node
 //
 // What it does for a living rank is in supervisor.hpp; messages are in docs/PROTOCOL.md.
 #include <cerrno>
@@ -25,6 +26,7 @@
 #include "base/paths.hpp"
 #include "base/user_space.hpp"
 #include "ghost-core/criu/tree.hpp"
+#include "pmix-plugin/wrapper/copier.hpp"
 #include "pmix-plugin/wrapper/restorer.hpp"
 #include "pmix-plugin/wrapper/spawn.hpp"
 #include "pmix-plugin/wrapper/supervisor.hpp"
@@ -143,7 +145,7 @@ int run(char** program) {
 }
 
 struct Options {
-    bool restore = false, adopt = false;
+    bool restore = false, adopt = false, copy = false;
     std::string job;
     pid_t init = 0;
     uint32_t rank = 0;
@@ -154,6 +156,7 @@ struct Options {
 bool parse(int argc, char** argv, Options& out) {
     static const option known[] = {{"restore", no_argument, nullptr, 'r'},
                                    {"adopt", no_argument, nullptr, 'a'},
+                                   {"copy", no_argument, nullptr, 'k'},
                                    {"rank", required_argument, nullptr, 'n'},
                                    {"job", required_argument, nullptr, 'j'},
                                    {"init", required_argument, nullptr, 'i'},
@@ -166,6 +169,9 @@ bool parse(int argc, char** argv, Options& out) {
                 break;
             case 'a':
                 out.adopt = true;
+                break;
+            case 'k':
+                out.copy = true;
                 break;
             case 'n':
                 out.rank = static_cast<uint32_t>(std::atoi(optarg));
@@ -183,7 +189,7 @@ bool parse(int argc, char** argv, Options& out) {
                 return false;
         }
     }
-    return optind == argc && out.restore != out.adopt;
+    return optind == argc && out.restore + out.adopt + out.copy == 1;
 }
 
 Identity identity(const Options& options) {
@@ -233,6 +239,10 @@ int serve(const Options& options) {
     // Whatever else a daemon left open would keep another rank's output from ending.
     syscall(SYS_close_range, static_cast<unsigned>(options.control_fd) + 1, ~0u, 0u);
     ControlSocket control{Fd(options.control_fd)};
+    if (options.copy) {
+        log::setup("copier", log::level_from_environment());
+        std::exit(copy_ghosts(std::move(control)));
+    }
     Identity who = identity(options);
     const Status space =
         options.restore ? enter_own_user_space() : enter_user_space_of(options.init);
@@ -259,7 +269,7 @@ int main(int argc, char** argv) {
         return 2;
     }
     std::string_view first = argv[1];
-    if (first == "--restore" || first == "--adopt") {
+    if (first == "--restore" || first == "--adopt" || first == "--copy") {
         ghost::plugin::Options options;
         if (ghost::plugin::parse(argc, argv, options)) return ghost::plugin::serve(options);
         return 2;

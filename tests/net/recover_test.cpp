@@ -205,7 +205,7 @@ TEST_F(Recover, WhatEndsByItselfHasEnded) {
     const Finished end = job->finish();
     EXPECT_EQ(end.status, 137) << end.err;
     EXPECT_NE(end.err.find("rank 1 was killed by SIGKILL on gn2, and the job cannot go on from its "
-                           "snapshot: it has no snapshot on a disk"),
+                           "snapshot: it has no snapshot yet"),
               std::string::npos)
         << end.err;
 }

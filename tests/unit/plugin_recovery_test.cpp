@@ -98,7 +98,7 @@ TEST(Recovery, NothingToGoOnFrom) {
     c.kill_tree(1, 1);
     c.run(second);
     EXPECT_TRUE(c.ended[1]);
-    EXPECT_TRUE(was_said(c, "it has no snapshot on a disk"));
+    EXPECT_TRUE(was_said(c, "it has no snapshot yet"));
     EXPECT_EQ(recoveries(c), 0U);
 }
 

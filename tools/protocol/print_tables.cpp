@@ -9,6 +9,7 @@
 #include "kernet-btl/agent/messages.hpp"
 #include "kernet-btl/streams/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
+#include "pmix-plugin/protocol/copier.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "tools/clone_messages.hpp"
@@ -97,6 +98,9 @@ int main() {
     print("Node agent to wrapper", to_wrapper, seen, parts);
     print("Rank's agent to node agent", kernet::from_rank, seen, parts);
     print("Node agent to rank's agent", kernet::to_rank, seen, parts);
+    print("Node agent to copier", to_copier, seen, parts);
+    print("Copier to node agent", from_copier, seen, parts);
+    print("Copiers to each other", between_copiers, seen, parts);
     print("`ghost` command to coordinator", to_coordinator, seen, parts);
     print("Coordinator to `ghost` command", from_coordinator, seen, parts);
     print("Stream managers to each other", kernet::between_managers, seen, parts);

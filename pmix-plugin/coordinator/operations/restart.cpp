@@ -9,6 +9,7 @@
 
 #include "base/encoding.hpp"
 #include "base/fault.hpp"
+#include "base/file.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/coordinator/operations/targets.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
@@ -20,8 +21,10 @@ namespace {
 using S = RestartState;
 
 constexpr int64_t poll_us = 10'000;
-constexpr int64_t gather_us = 20'000;  // what is lost together is heard of together
+constexpr int64_t gather_us = 20'000;     // what is lost together is heard of together
+constexpr int64_t settle_us = 1'000'000;  // after copies have failed: a node may be lost
 constexpr int most_attempts = 5;
+constexpr int most_tries = 2;  // of one snapshot that cannot be used
 constexpr size_t life_bytes = 8;
 
 std::string drawn_life() {
@@ -39,7 +42,7 @@ RestartOperation::RestartOperation(Job& job, const std::string& folder, Finished
 
 RestartOperation::RestartOperation(Job& job, const RecoveryOrder& order, Finished finished)
     : StagedOperation(job, nullptr, std::move(finished)) {
-    data_.folder = order.folder;
+    from_ = order.from;
     data_.lost = order.lost;
     data_.status = order.status;
 }
@@ -48,18 +51,29 @@ struct RestartOperation::Known {
     std::string name, taken, job, why;
     uint64_t epoch = 0, ranks = 0;
     uint32_t uid = 0;
+    std::shared_ptr<const Manifest> manifest = {};
+    std::string text = {};  // of it
 };
 
 void RestartOperation::begin() {
     data_.started = job_.settings.now();
     if (!data_.recovers()) return read();
     take_number();
-    retry_after(gather_us, [this] { read(); });
+    retry_after(gather_us, [this] { choose(); });
+}
+
+// What lives of the nodes that have it is looked at anew each time.
+void RestartOperation::choose() {
+    auto from = from_();
+    if (!from) return fail(from.error().message());
+    data_.folder = from->path;
+    kept_ = from->kept;
+    read();
 }
 
 void RestartOperation::read() {
-    auto read = [folder = data_.folder, signer = job_.policy.signer, lock = job_.lock,
-                 life = job_.adapter.life()] {
+    auto read = [own = kept_ != nullptr && kept_->own, folder = data_.folder,
+                 signer = job_.policy.signer, lock = job_.lock, life = job_.adapter.life()] {
         std::optional<PublicKey> key;
         if (!signer.empty()) {
             auto known = PublicKey::from_hex(signer);
@@ -75,8 +89,14 @@ void RestartOperation::read() {
         if (!ours.ok() && (ours.error().code == Code::busy || ours.error().code == Code::refused)) {
             return Known{{}, {}, {}, ours.error().message()};
         }
-        return Known{manifest->name,      manifest->time,         manifest->job.name, {},
-                     manifest->job.epoch, manifest->ranks.size(), manifest->job.uid};
+        Known out{manifest->name,      manifest->time,         manifest->job.name, {},
+                  manifest->job.epoch, manifest->ranks.size(), manifest->job.uid};
+        if (!own) return out;
+        auto text = read_file(folder + "/" + manifest_file);
+        if (!text.ok()) return Known{{}, {}, {}, text.error().message()};
+        out.text = std::move(*text);
+        out.manifest = std::make_shared<const Manifest>(std::move(*manifest));
+        return out;
     };
     std::weak_ptr<bool> alive = alive_;
     job_.background.run<Known>(read, [this, alive, attempt = data_.attempts](const Known& k) {
@@ -90,7 +110,10 @@ void RestartOperation::known(const Known& k) {
     // Of a placement that is over nobody may be taken for one that is.
     data_.epoch = std::max({static_cast<uint32_t>(k.epoch), job_.epochs.now(), data_.epoch}) + 1;
     data_.ranks = k.ranks;
+    if (!k.why.empty() && gives_up_snapshot(true)) return choose();
     if (!k.why.empty()) return fail(k.why);
+    manifest_ = k.manifest;
+    manifest_text_ = k.text;
     if (k.uid != ::geteuid()) {
         return fail(fmt::format("it is of user {}, this is user {}", k.uid, ::geteuid()));
     }
@@ -104,6 +127,12 @@ void RestartOperation::stop_ranks() {
     auto places = places_after_loss(job_);
     if (!places) return fail(places.error().message());
     places_ = std::move(*places);
+    copies_.clear();
+    if (manifest_) {
+        CopyPlan plan = plan_copies(job_, *manifest_, kept_->holders, places_);
+        if (!plan.lacking.empty()) return retry_after(gather_us, [this] { choose(); });
+        copies_ = std::move(plan.copies);
+    }
     if (!change(S::stopping)) return;
     wait_for_all();
     std::vector<NodeId> lost;
@@ -122,7 +151,36 @@ void RestartOperation::recovering(NodeId from, const Recovering& m) {
     if (!awaited) return;
     if (!m.why.empty()) return fail(fmt::format("{}: {}", job_.liveness.name_of(from), m.why));
     missing_.erase(from);
-    if (missing_.empty()) m.started ? check() : start_ranks();
+    if (missing_.empty()) m.started ? check() : gather();
+}
+
+// Each node needs the manifest, and the ghosts of the ranks that are to be there.
+void RestartOperation::gather() {
+    if (!manifest_) return start_ranks();
+    if (!change(S::gathering)) return;
+    wait_for_all();
+    job_.adapter.tell_all(MakeCopies{seq(), kept_->folder, data_.name, 0, copies_, manifest_text_});
+}
+
+void RestartOperation::copies_made(NodeId from, const CopiesMade& m) {
+    if (data_.state != S::gathering) return;
+    if (!m.why.empty())
+        return fail(fmt::format("the ghosts that {} has could not be sent: {}",
+                                job_.liveness.name_of(from), m.why));
+    missing_.erase(from);
+    if (!missing_.empty()) return;
+    for (const GhostCopy& copy : copies_) kept_->holders[copy.rank].insert(copy.to);
+    start_ranks();
+}
+
+// Of one that nodes have in their memory, where another one may do. False: there is no other.
+bool RestartOperation::gives_up_snapshot(bool at_once) {
+    if (!data_.recovers() || kept_ == nullptr || !kept_->own) return false;
+    if (++tried_[data_.folder] < most_tries && !at_once) return false;
+    kept_->useless = true;
+    if (from_().ok()) return true;
+    kept_->useless = false;  // nothing is better
+    return false;
 }
 
 void RestartOperation::start_ranks() {
@@ -149,8 +207,9 @@ bool RestartOperation::lost(const std::string& why) {
 bool RestartOperation::begin_anew() {
     if (data_.attempts + 1 >= most_attempts) return false;
     ++data_.attempts;
+    const int64_t wait_us = data_.state == S::gathering ? settle_us : gather_us;
     take_number();
-    if (change(S::reading)) retry_after(gather_us, [this] { read(); });
+    if (change(S::reading)) retry_after(wait_us, [this] { choose(); });
     return true;
 }
 
@@ -178,6 +237,12 @@ void RestartOperation::tell_step(DaemonMessage step) {
 
 void RestartOperation::message(NodeId from, const schema::Received& m) {
     if (m.is<Recovering>()) return recovering(from, m.as<Recovering>());
+    if (m.is<CopiesMade>()) return copies_made(from, m.as<CopiesMade>());
+    if (m.is<CopiesProgress>() && data_.state == S::gathering) {
+        wait_on();
+        data_.bytes = m.as<CopiesProgress>().bytes;
+        data_.total = m.as<CopiesProgress>().total;
+    }
     if (m.is<StepUp>()) return step_answered(m.as<StepUp>().step, m.as<StepUp>().answer);
     if (!m.is<StepProgress>()) return;
     const auto& progress = m.as<StepProgress>();
@@ -198,7 +263,10 @@ void RestartOperation::step_answered(ParticipantStep step, const StepAnswer& ans
         return fail(fmt::format("{} of {} ranks were heard of", answer.ranks, data_.ranks));
     }
     if (restarted) {
-        if (data_.recovers()) job_.adapter.input_goes_on();
+        if (data_.recovers()) {
+            job_.adapter.input_goes_on();
+            job_.snapshots.went_back_to(data_.folder);
+        }
         conclude(S::done);
         return hand_over();
     }
@@ -214,6 +282,7 @@ bool RestartOperation::passes(fault::Point point) {
 // What has failed there may do better anew; what nobody can do does not.
 void RestartOperation::fail(const std::string& why) {
     const bool stopped = data_.state != S::reading && data_.state != S::launching;
+    if (stopped) (void)gives_up_snapshot(data_.state == S::checking);
     if (data_.recovers() && stopped && begin_anew()) return log::warning("{}: {}", describe(), why);
     if (data_.recovers()) {
         if (change(S::failed))

@@ -4,17 +4,26 @@
 // wrappers are started where the lost ones are to be (PROTOCOL.md, "A recovery").
 #pragma once
 
+#include <functional>
+#include <map>
+#include <memory>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/fault.hpp"
+#include "pmix-plugin/coordinator/operations/copies.hpp"
 #include "pmix-plugin/coordinator/operations/engine.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::plugin {
 
 enum class RestartState {
     reading,    // the manifest
     stopping,   // a recovery: every rank ends, and every daemon forgets what it was in
+    gathering,  // a recovery: ghosts that are elsewhere are sent to where their ranks are to be
     starting,   // a recovery: every daemon starts its wrappers
     launching,  // the runtime starts the wrappers
     checking,   // they look at what is there; nothing is changed
@@ -29,7 +38,9 @@ inline constexpr StateTable restart_states([] {
     using C = CoordinatorSettings;
     return std::to_array<OperationRow<S>>({
         {S::reading, "reading", Phase::prepare, to({S::launching, S::stopping, S::failed})},
-        {S::stopping, "stopping", Phase::capture, to({S::starting, S::reading, S::failed}),
+        {S::stopping, "stopping", Phase::capture,
+         to({S::gathering, S::starting, S::reading, S::failed}), &C::restart_us},
+        {S::gathering, "gathering", Phase::capture, to({S::starting, S::reading, S::failed}),
          &C::restart_us},
         {S::starting, "starting", Phase::capture, to({S::checking, S::reading, S::failed}),
          &C::restart_us},
@@ -64,7 +75,7 @@ struct Restart {
 
 // What a recovery is asked to do.
 struct RecoveryOrder {
-    std::string folder;  // of the snapshot
+    std::function<Result<WayBack>()> from;  // asked anew whenever it begins anew
     std::string lost;
     int status = 1;
 };
@@ -96,6 +107,10 @@ class RestartOperation : public StagedOperation<Restart, restart_states> {
     void wait_for_launch();
     void check();
     void read();
+    void choose();
+    void gather();
+    void copies_made(NodeId from, const CopiesMade& m);
+    bool gives_up_snapshot(bool at_once);
     void stop_ranks();
     void start_ranks();
     void recovering(NodeId from, const Recovering& m);
@@ -109,6 +124,12 @@ class RestartOperation : public StagedOperation<Restart, restart_states> {
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
     std::set<NodeId> missing_;  // daemons that have not answered
     std::vector<std::pair<RankId, NodeId>> places_;
+    std::function<Result<WayBack>()> from_;
+    KeptSnapshot* kept_ = nullptr;  // what it goes on from, if it is of this life
+    std::shared_ptr<const Manifest> manifest_;
+    std::string manifest_text_;
+    std::vector<GhostCopy> copies_;
+    std::map<std::string, int> tried_;  // snapshots, how often
 };
 
 // The request for it, the job's first.

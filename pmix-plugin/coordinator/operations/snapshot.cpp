@@ -93,6 +93,7 @@ void SnapshotOperation::begin() {
     const SnapshotPlaces places = places_for(job_.policy, order_.to);
     r.folder = places.folder;
     r.second = places.second;
+    r.partner = places.partner;
     r.compress = job_.policy.compress;
     r.rate = job_.policy.rate;
     r.sign = order_.sign.empty() ? job_.policy.sign : order_.sign;
@@ -358,13 +359,67 @@ Status discard_in(const std::string& folder, const std::string& name, JobLock& l
 
 }  // namespace
 
-void SnapshotOperation::complete(StepAnswer answer) {
+void SnapshotOperation::on_written(StepAnswer answer) {
     SnapshotRun& r = data_;
     r.written = std::move(answer);
     if (r.written.written.size() != r.ranks) {
         return abort(
             fmt::format("{} of {} ranks said what they wrote", r.written.written.size(), r.ranks));
     }
+    if (r.partner) r.copied = partners(job_);
+    for (const Written& row : r.written.written) {
+        const auto node = job_.adapter.find_node(row.node);
+        if (!node) continue;
+        r.holders[row.rank].insert(*node);
+        if (const auto other = r.copied.find(*node); other != r.copied.end())
+            r.holders[row.rank].insert(other->second);
+    }
+    if (r.copied.empty()) return complete();
+    copy();
+}
+
+// --- 6a: copies in the memory of other nodes ---
+
+void SnapshotOperation::copy() {
+    SnapshotRun& r = data_;
+    if (!change(S::copying)) return;
+    const auto live = job_.liveness.live_nodes();
+    missing_ = {live.begin(), live.end()};
+    MakeCopies order{r.seq, r.folder, r.name, job_.policy.copy_rate, {}, {}};
+    const std::string now = partial_name(r.name, job_.adapter.life());
+    for (const Written& row : r.written.written) {
+        const auto node = job_.adapter.find_node(row.node);
+        const auto other = node ? r.copied.find(*node) : r.copied.end();
+        if (other != r.copied.end())
+            order.copies.push_back(
+                {row.rank, *node, other->second, files_of(now, row.file, row.chain)});
+    }
+    job_.adapter.tell_all(order);
+}
+
+void SnapshotOperation::copies_made(NodeId from, const CopiesMade& m) {
+    if (data_.state != S::copying) return;
+    if (!m.why.empty())
+        return abort(fmt::format("the ghosts of {} could not be copied to another node: {}",
+                                 job_.liveness.name_of(from), m.why));
+    missing_.erase(from);
+    if (missing_.empty()) complete();
+}
+
+void SnapshotOperation::copies_progressed(NodeId from, const CopiesProgress& m) {
+    if (data_.state != S::copying) return;
+    wait_on();  // it is said by whoever has got on
+    copied_bytes_[from] = {m.bytes, m.total};
+    data_.bytes = data_.total = 0;
+    for (const auto& [node, of] : copied_bytes_) {
+        data_.bytes += of.first;
+        data_.total += of.second;
+    }
+    tell_progress();
+}
+
+void SnapshotOperation::complete() {
+    SnapshotRun& r = data_;
     if (!passes(P::coordinator_snap_completes) || !change(S::completing)) return;
     r.lasted = job_.settings.now() - r.started;
     Manifest manifest = manifest_of(r, job_.adapter.job_name(), job_.epochs.now());
@@ -395,6 +450,8 @@ void SnapshotOperation::complete(StepAnswer answer) {
 void SnapshotOperation::completed(Completed completed) {
     SnapshotRun& r = data_;
     if (!completed.why.empty()) return abort(completed.why);
+    r.old = completed.old;
+    r.old_seconds = completed.old_seconds;
     (void)fault::pass(P::coordinator_snap_ends);
     job_.adapter.tell_all(SnapEnd{r.seq, completed.old, completed.old_seconds});
     job_.background.run([folder = r.folder, second = r.second, done = std::move(completed)] {
@@ -406,8 +463,10 @@ void SnapshotOperation::completed(Completed completed) {
 
 // --- messages ---
 
-void SnapshotOperation::message(NodeId, const schema::Received& m) {
+void SnapshotOperation::message(NodeId from, const schema::Received& m) {
     if (m.is<StepProgress>()) return progressed(m.as<StepProgress>());
+    if (m.is<CopiesMade>()) return copies_made(from, m.as<CopiesMade>());
+    if (m.is<CopiesProgress>()) return copies_progressed(from, m.as<CopiesProgress>());
     if (!m.is<StepUp>()) return;
     const StepUp& up = m.as<StepUp>();
     const bool settled = data_.state == S::freezing || data_.state == S::writing;
@@ -445,7 +504,7 @@ void SnapshotOperation::step_answered(ParticipantStep step, StepAnswer answer) {
     if (gated) return on_gated(answer);
     if (ungated) return try_again();
     if (step == P::resumed) return on_resumed(answer);
-    complete(std::move(answer));
+    on_written(std::move(answer));
 }
 
 void SnapshotOperation::on_aborted(const StepAnswer& answer) {
@@ -581,7 +640,7 @@ void SnapshotOperation::finish(S state) {
                                       : "; the job is unharmed and goes on");
     }
     conclude(state);
-    if (r.state == S::done) job_.snapshots.add(r);
+    if (r.state == S::done) job_.snapshots.add(r, job_.policy.memory);
     hand_over();
     if (r.state == S::done && r.then == "kill") {
         job_.adapter.end_job(

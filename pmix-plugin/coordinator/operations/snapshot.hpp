@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/fault.hpp"
+#include "pmix-plugin/coordinator/operations/copies.hpp"
 #include "pmix-plugin/coordinator/operations/engine.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 
@@ -22,6 +23,7 @@ enum class SnapshotState {
     gating,      // every rank closes its gates; again if one was busy
     freezing,    // the trees are frozen, one after the other comes back: the pause
     writing,     // the ranks run, the ghosts go to disk
+    copying,     // the ghosts are copied to other nodes
     completing,  // the manifest is written, the folder renamed
     done,
     aborting,    // every rank is brought home
@@ -45,7 +47,9 @@ inline constexpr StateTable snapshot_states([] {
          &C::gate_us, true},
         {S::freezing, "freezing", Phase::capture, to({S::writing, S::aborting}), &C::freeze_us,
          true},
-        {S::writing, "writing", Phase::commit, to({S::completing, S::aborting}), &C::transfer_us},
+        {S::writing, "writing", Phase::commit, to({S::copying, S::completing, S::aborting}),
+         &C::transfer_us},
+        {S::copying, "copying", Phase::commit, to({S::completing, S::aborting}), &C::transfer_us},
         {S::completing, "completing", Phase::commit, to({S::done, S::aborting})},
         {S::done, "done", Phase::finish, 0},
         {S::aborting, "aborting", Phase::resume, to({S::discarding}), &C::abort_us, true},
@@ -63,6 +67,7 @@ struct SnapshotRun {
     std::string name;      // JOB-NNNNNN
     std::string folder;    // of all snapshots, absolute
     std::string second;    // where the same goes once more; empty: nowhere
+    bool partner = false;  // each node's part is copied to another one
     std::string then;      // continue, stop or kill
     std::string asked_by;  // for the event log
     std::string compress;
@@ -78,7 +83,10 @@ struct SnapshotRun {
     JobDescription job;         // describe_job()
     StepAnswer written;         // all rows
     std::map<RankId, int64_t> input;  // bytes that ranks had been given; -1: not known
-    std::string kind;                 // full or incremental
+    std::map<NodeId, NodeId> copied;  // who has copies of whose ghosts
+    Holders holders;                  // of what is in nodes' memory, or on disks of their own
+    std::vector<std::string> old, old_seconds;  // snapshots that gave way to it, in both folders
+    std::string kind;                           // full or incremental
     uint64_t bytes = 0;
     uint64_t total = 0;
 
@@ -143,7 +151,11 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
     void send_gate();
     void on_gated(const StepAnswer& answer);
     void on_resumed(const StepAnswer& answer);
-    void complete(StepAnswer answer);
+    void on_written(StepAnswer answer);
+    void copy();
+    void copies_made(NodeId from, const CopiesMade& m);
+    void copies_progressed(NodeId from, const CopiesProgress& m);
+    void complete();
     void completed(Completed completed);
     void progressed(const StepProgress& m);
     void step_answered(ParticipantStep step, StepAnswer answer);
@@ -158,6 +170,8 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
 
     const SnapshotOrder order_;
     std::shared_ptr<const SigningKey> key_;
+    std::set<NodeId> missing_;  // daemons that have not said that their copies are made
+    std::map<NodeId, std::pair<uint64_t, uint64_t>> copied_bytes_;
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -1,15 +1,39 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <utility>
 
 namespace ghost::plugin {
 
-void SnapshotHistory::add(const SnapshotRun& run) {
-    last_ = run;
+void SnapshotHistory::add(const SnapshotRun& run, const std::string& memory) {
+    last_ = std::make_shared<const SnapshotRun>(run);
+    const auto add = [&](const std::string& folder, bool own, const std::vector<std::string>& old) {
+        if (folder.empty()) return;
+        std::erase_if(kept_, [&](const KeptSnapshot& one) {
+            return one.folder == folder && std::ranges::find(old, one.run->name) != old.end();
+        });
+        kept_.push_front({last_, folder, own || folder == memory, run.holders});
+    };
+    add(run.folder, run.node_local, run.old);
+    add(run.second, run.second_local, run.old_seconds);  // memory: what is quicker is first
     since_full_ = run.kind == "full" ? 0 : since_full_ + 1;
     if (run.then == "stop") stopped_by_ = run.seq;
+}
+
+KeptSnapshot* SnapshotHistory::find(const std::string& path) {
+    const auto found =
+        std::ranges::find_if(kept_, [&](const KeptSnapshot& one) { return one.path() == path; });
+    return found != kept_.end() ? &*found : nullptr;
+}
+
+void SnapshotHistory::went_back_to(const std::string& path) {
+    const KeptSnapshot* there = find(path);
+    if (there == nullptr) return;
+    last_ = there->run;
+    std::erase_if(kept_, [this](const KeptSnapshot& one) { return one.run->seq > last_->seq; });
 }
 
 void SnapshotHistory::remind(uint64_t seq, uint64_t attempt) {
@@ -30,6 +54,44 @@ void SnapshotHistory::message(const schema::Received& m) {
 void SnapshotHistory::stop() {
     if (unconfirmed_) adapter_.cancel(unconfirmed_->again);
     unconfirmed_.reset();
+}
+
+namespace {
+
+// Of a snapshot in nodes' memory: the ranks whose ghosts were lost; empty: none were.
+std::string why_gone(const Job& job, const KeptSnapshot& one) {
+    std::vector<RankId> ranks;
+    std::set<NodeId> nodes;
+    for (const auto& [rank, holders] : one.holders) {
+        if (std::ranges::any_of(holders, [&](NodeId n) { return job.liveness.alive(n); })) continue;
+        ranks.push_back(rank);
+        nodes.insert(holders.begin(), holders.end());
+    }
+    if (ranks.empty()) return {};
+    constexpr size_t most_named = 8;
+    const auto named = ranks.begin() + static_cast<long>(std::min(ranks.size(), most_named));
+    std::vector<std::string> names;
+    for (const NodeId node : nodes) names.push_back(job.liveness.name_of(node));
+    return fmt::format("the ghosts of {} {}{} in snapshot {} were on {} only, and lost with it",
+                       ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks.begin(), named, ", "),
+                       named == ranks.end() ? "" : ", …", one.run->name, fmt::join(names, " and "));
+}
+
+}  // namespace
+
+Result<WayBack> way_back(const Job& job, const Refuse& refuse) {
+    std::string why = "it has no snapshot yet";
+    bool first = true;
+    for (KeptSnapshot& one : job.snapshots.kept()) {
+        std::string reason = one.useless ? "its snapshots cannot be used" : refuse(one.run.get());
+        if (reason.empty() && one.own) reason = why_gone(job, one);
+        if (reason.empty()) return WayBack{one.path(), &one};
+        if (std::exchange(first, false)) why = reason;
+    }
+    if (job.policy.restart.empty()) return because(Code::not_found, why);
+    if (const std::string reason = refuse(nullptr); !reason.empty())
+        return because(Code::not_found, first ? reason : why);
+    return WayBack{job.policy.restart, nullptr};
 }
 
 std::string newest_snapshot(const Job& job) {

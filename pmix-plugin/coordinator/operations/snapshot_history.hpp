@@ -2,13 +2,28 @@
 // What one snapshot of the job leaves for the next.
 #pragma once
 
+#include <functional>
+#include <list>
+#include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "pmix-plugin/coordinator/operations/operation.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 
 namespace ghost::plugin {
+
+// One folder that a complete snapshot of this life is in.
+struct KeptSnapshot {
+    std::shared_ptr<const SnapshotRun> run;
+    std::string folder;  // of all snapshots
+    bool own = false;    // it is in nodes' memory, or on disks of their own, as `holders` says
+    Holders holders;
+    bool useless = false;  // a recovery has tried it
+
+    std::string path() const { return folder + "/" + run->name; }
+};
 
 // Loop thread only; owned by the coordinator.
 class SnapshotHistory {
@@ -20,10 +35,15 @@ class SnapshotHistory {
           liveness_(liveness),
           publish_(std::move(publish)) {}
 
-    // One is complete.
-    void add(const SnapshotRun& run);
+    // One is complete. A folder below `memory` is one of each node's own.
+    void add(const SnapshotRun& run, const std::string& memory);
     // The last complete one.
-    const SnapshotRun* last() const { return last_ ? &*last_ : nullptr; }
+    const SnapshotRun* last() const { return last_.get(); }
+    // All there are, the newest first.
+    std::list<KeptSnapshot>& kept() { return kept_; }
+    KeptSnapshot* find(const std::string& path);
+    // The job goes on from this one: what came after it has not happened.
+    void went_back_to(const std::string& path);
     // Incremental ones since the last full one.
     int since_full() const { return since_full_; }
 
@@ -52,11 +72,22 @@ class SnapshotHistory {
     const CoordinatorSettings& settings_;
     const Liveness& liveness_;
     Publish publish_;
-    std::optional<SnapshotRun> last_;
+    std::shared_ptr<const SnapshotRun> last_;
+    std::list<KeptSnapshot> kept_;
     std::optional<Unconfirmed> unconfirmed_;
     int since_full_ = 0;
     std::optional<uint64_t> stopped_by_;
 };
+
+// What a job can go on from: the newest snapshot that is on a disk all nodes see, or in the memory
+// of nodes of which one lives for every rank; `refuse` says what speaks against one, or nothing.
+// nullptr: it is the one that the job was restarted from.
+using Refuse = std::function<std::string(const SnapshotRun* run)>;
+struct WayBack {
+    std::string path;  // the snapshot's folder
+    KeptSnapshot* kept = nullptr;
+};
+Result<WayBack> way_back(const Job& job, const Refuse& refuse);
 
 // The folder of the job's newest snapshot, which may be the one it was restarted from; empty: it
 // has none.

@@ -53,6 +53,21 @@ void take_file(KnownFile& seen, const SeenFile& given, uint32_t rank) {
     if (!given.begin.empty()) file.begin = {given.size, given.begin, given.modified};
 }
 
+// Beside the node that a rank ran on; the daemons' numbers are in the job's description.
+void take_copies(Manifest& m, const std::map<NodeId, NodeId>& copied) {
+    std::map<std::string, NodeId> numbers;
+    std::map<NodeId, std::string> names;
+    for (const auto& node : m.nodes) {
+        numbers[node.name] = node.id;
+        names[node.id] = node.name;
+    }
+    for (Manifest::Rank& rank : m.ranks) {
+        const auto node = numbers.find(rank.node);
+        const auto other = node != numbers.end() ? copied.find(node->second) : copied.end();
+        if (other != copied.end()) rank.copy = names[other->second];
+    }
+}
+
 void take_rows(Manifest& m, const std::vector<Written>& rows) {
     std::map<std::string, KnownFile> files;
     bool all = true;  // files of all ranks are known
@@ -115,6 +130,7 @@ Manifest manifest_of(const SnapshotRun& run, const std::string& job, uint64_t ep
     m.nodes = run.job.nodes;
     take_rows(m, run.written.written);
     take_places(m, run.job.ranks);
+    take_copies(m, run.copied);
     return m;
 }
 

@@ -99,6 +99,13 @@ class Rehoming {
     // it this much; or it is not known how much.
     virtual void output_given(RankId /*rank*/, const std::optional<OutputGiven>& /*what*/) {}
 
+    // --- processes that work for the node agent ---
+    // Starts one with a control socket as descriptor 3; `ended` is called once when it has ended.
+    virtual Result<Spawned> spawn_helper(const std::vector<std::string>& /*argv*/,
+                                         std::function<void(int status)> /*ended*/) {
+        return make_error(Code::unsupported, "start a process in this runtime");
+    }
+
     // --- nodes that leave and join ---
     // This daemon ends, a moment after what it has said is under way; nothing of the job is here.
     virtual void leave_job() {}

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/child.hpp"
 #include "base/exit_status.hpp"
 #include "base/log.hpp"
 #include "base/paths.hpp"
@@ -590,6 +591,15 @@ Result<RuntimeAdapter::Spawned> Orte4Adapter::adopt_wrapper(RankId rank,
         wrapper_ended(rank, pid, status);
     });
     return spawned;
+}
+
+Result<RuntimeAdapter::Spawned> Orte4Adapter::spawn_helper(const std::vector<std::string>& argv,
+                                                           std::function<void(int)> ended) {
+    Children::Start start;
+    start.argv = argv;
+    start.stdio[0] = start.stdio[1] = null_device;
+    start.stdio[2] = STDERR_FILENO;
+    return children_.start(start, std::move(ended));
 }
 
 void Orte4Adapter::on_orphan_exit(pid_t pid, std::function<void(int)> ended) {

@@ -97,6 +97,8 @@ class Orte4Adapter final : public RuntimeAdapter {
     void on_wrapper_exit(std::function<bool(RankId rank, int status)> handler) override;
     Result<Spawned> adopt_wrapper(RankId rank, const std::vector<std::string>& argv,
                                   const std::vector<int>& stdio) override;
+    Result<Spawned> spawn_helper(const std::vector<std::string>& argv,
+                                 std::function<void(int)> ended) override;
     void on_orphan_exit(pid_t pid, std::function<void(int status)> ended) override;
 
     void on_rank_died(std::function<bool(RankId rank, int status)> handler) override;

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Snapshots in the nodes' memory, and copies of them in that of other nodes, on a virtual cluster
+// of four nodes: what a job recovers from when ranks and nodes are lost (ghost_checkpoint_to memory
+// and partner, ghost_recover), and what becomes of copies that cannot be made.
+//
+// Needs root; without it every case is skipped.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "tests/net/on_lab.hpp"
+
+namespace {
+
+using nettest::Finished;
+using nettest::Job;
+using nettest::Words;
+
+const std::string goes_on = ": the job goes on from snapshot ";
+
+class Partner : public nettest::OnLab {
+  protected:
+    static constexpr int ranks = 4;
+    static constexpr const char* hosts = "gn1:2,gn2:2,gn3:2,gn4:2";
+
+    static void SetUpTestSuite() { make_lab(4); }
+    void TearDown() override {
+        for (const char* node : {"gn1", "gn2", "gn3", "gn4"})
+            (void)lab().as_root(node, {"sh", "-c", "rm -rf /dev/shm/ghost-snapshots-*"});
+    }
+
+    // Rank 0 on gn1, 1 on gn2, 2 on gn3, 3 on gn4; saved when it is asked for.
+    std::unique_ptr<Job> job_of(const std::string& to, const Words& more = {},
+                                const char* at = hosts) {
+        Words all{"--map-by",
+                  "node",
+                  "--mca",
+                  "ghost_recover",
+                  "all",
+                  "--mca",
+                  "ghost_checkpoint_to",
+                  to,
+                  "--mca",
+                  "ghost_checkpoint_dir",
+                  path("snapshots"),
+                  "--mca",
+                  "ghost_node_dead_after",
+                  "2"};
+        all.insert(all.end(), more.begin(), more.end());
+        for (const std::string& word : endless("pattern")) all.push_back(word);
+        auto job = std::make_unique<Job>(lab(), ranks, at, all);
+        EXPECT_TRUE(job->wait_for("round 1:")) << job->mpirun().err();
+        return job;
+    }
+    void save(Job& job, const Words& options = {}) {
+        Words words{"ghost", "checkpoint"};
+        words.insert(words.end(), options.begin(), options.end());
+        const Finished saved = lab().on("gn1", words);
+        ASSERT_EQ(saved.status, 0) << saved.err << job.mpirun().err();
+    }
+    void kill_rank_at(const std::string& node) {
+        const auto pids = lab().pids(node, "^[^ ]*mpi/pattern ");
+        ASSERT_FALSE(pids.empty());
+        lab().kill(node, pids.front());
+    }
+    static size_t recoveries(Job& job) { return nettest::count_of(job.mpirun().err(), goes_on); }
+    void expect_recovered(Job& job, const std::string& why, size_t times = 1) {
+        ASSERT_TRUE(nettest::poll_until(60, [&] {
+            return recoveries(job) >= times || !job.mpirun().running();
+        })) << job.mpirun().err();
+        EXPECT_NE(job.mpirun().err().find(why), std::string::npos) << job.mpirun().err();
+        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    }
+    void expect_ended(Job& job, const std::string& why) {
+        const Finished end = job.finish();
+        EXPECT_NE(end.status, 0);
+        EXPECT_NE(end.err.find(why), std::string::npos) << end.err;
+    }
+    // Names below the folder of snapshots in a node's memory.
+    std::string memory_of(const std::string& node) {
+        return lab()
+            .as_root(node, {"sh", "-c", "cd /dev/shm/ghost-snapshots-* && find . -type f | sort"})
+            .out;
+    }
+};
+
+// While all nodes live each has its ranks' ghosts.
+TEST_F(Partner, RankThatIsKilledComesBackFromMemory) {
+    auto job = job_of("memory");
+    save(*job);
+    EXPECT_FALSE(std::filesystem::exists(path("snapshots")));
+    kill_rank_at("gn2");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "rank 1 was killed by SIGKILL on gn2"));
+    save(*job);
+    save(*job);
+    kill_rank_at("gn1");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "rank 0 was killed by SIGKILL on gn1", 2));
+    expect_clean_end(*job, "pattern:");
+}
+
+// One that has moved since: its ghost is where it was.
+TEST_F(Partner, GhostOfRankThatHasMovedFollows) {
+    auto job = job_of("memory");
+    save(*job);
+    expect_moved(*job, 1, "gn3");
+    kill_rank_at("gn4");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "rank 3 was killed by SIGKILL on gn4"));
+    EXPECT_EQ(job->node_of(1), "gn3");
+    EXPECT_NE(memory_of("gn3").find("rank-1.ghost"), std::string::npos) << memory_of("gn3");
+    expect_clean_end(*job, "pattern:");
+}
+
+// What is lost in memory may be on a disk; else the job ends, and says why.
+TEST_F(Partner, LostMemory) {
+    auto job = job_of("memory");
+    save(*job, {"--to", path("disk")});
+    save(*job);
+    lab().switch_off("gn3");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost"));
+    EXPECT_NE(job->mpirun().err().find("-000001 of"), std::string::npos) << job->mpirun().err();
+    save(*job);
+    lab().as_root("gn2", {"sh", "-c", "rm -f /dev/shm/ghost-snapshots-*/*/rank-1.ghost*"});
+    kill_rank_at("gn4");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "rank 3 was killed by SIGKILL on gn4", 2));
+    expect_clean_end(*job, "pattern:");
+
+    lab().repair();
+    std::filesystem::remove(path("stop"));
+    auto other = job_of("memory");
+    save(*other);
+    lab().switch_off("gn2");
+    expect_ended(*other, "and the job cannot go on from its snapshot: the ghosts of rank 1 in");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    return nettest::run_suites(argc, argv);
+}
