@@ -18,6 +18,7 @@
 #include "pmix-plugin/coordinator/operations/continuation.hpp"
 #include "pmix-plugin/coordinator/operations/drain.hpp"
 #include "pmix-plugin/coordinator/operations/grow.hpp"
+#include "pmix-plugin/coordinator/operations/mend.hpp"
 #include "pmix-plugin/coordinator/operations/restart.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
@@ -64,6 +65,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     bool recover(const std::string& lost, std::optional<RankId> rank, int status);
     void recovered(const Restart& restart);
     void lost(NodeId node);
+    void mend();
     bool hosts_ranks(NodeId node) const;
     void publish(const std::vector<kernet::Location>& locations);
     void send_locations();
@@ -362,6 +364,7 @@ void Coordinator::Impl::recovered(const Restart& restart) {
     if (restart.state != RestartState::done) return;
     epochs_.set(restart.epoch);
     recoveries_.done();
+    mend();
     say(fmt::format("{}: the job goes on from snapshot {} of {} ({} ranks, {:.1f} s)", restart.lost,
                     restart.name, restart.taken, restart.ranks,
                     static_cast<double>(restart.lasted) / 1e6));
@@ -405,6 +408,13 @@ void Coordinator::Impl::lost(NodeId node) {
     adapter_.tell_all(NodeLost{node});
     fences_.node_lost(node);
     engine_.node_lost(node);
+    mend();
+}
+
+// What a node had in its memory is gone with it.
+void Coordinator::Impl::mend() {
+    const auto& kept = snapshots_.kept();
+    if (!kept.empty() && kept.front().run->partner) (void)engine_.add(mend_request(job_));
 }
 
 bool Coordinator::Impl::hosts_ranks(NodeId node) const {
@@ -483,7 +493,11 @@ void Coordinator::Impl::drain_node(uint64_t owner, DrainOrder order,
                                    MoveOperation::Progress progress,
                                    std::function<void(const DrainResult&)> finished) {
     order.id = ++last_request_;
-    drain(job_, owner, std::move(order), std::move(progress), std::move(finished));
+    drain(job_, owner, std::move(order), std::move(progress),
+          [this, finished = std::move(finished)](const DrainResult& result) {
+              if (running_ && result.left) mend();
+              if (finished) finished(result);
+          });
 }
 
 void Coordinator::Impl::begin_restart() {

@@ -22,6 +22,7 @@ struct Continuation;
 struct DrainResult;
 struct Grow;
 struct Leave;
+struct Mend;
 struct Move;
 struct Request;
 struct Restart;
@@ -50,6 +51,8 @@ class EventLog {
     void over(const Restart& restart);
     void begun(const Leave&) {}
     void over(const Leave& leave);
+    void begun(const Mend&) {}
+    void over(const Mend&) {}
     void begun(const Continuation&) {}
     void over(const Continuation&) { add(make_event(EventKind::continued)); }
 

@@ -6,11 +6,11 @@
 // Needs root; without it every case is skipped.
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
-#include <thread>
+#include <vector>
 
 #include "tests/net/on_lab.hpp"
 
@@ -134,6 +134,138 @@ TEST_F(Partner, LostMemory) {
     save(*other);
     lab().switch_off("gn2");
     expect_ended(*other, "and the job cannot go on from its snapshot: the ghosts of rank 1 in");
+}
+
+// The next node has a copy, and older snapshots go from both.
+TEST_F(Partner, EveryGhostIsOnTwoNodes) {
+    auto job = job_of("partner", {"--mca", "ghost_incremental", "0"});
+    save(*job);
+    const std::string first = memory_of("gn3");
+    EXPECT_NE(first.find("-000001/rank-2.ghost"), std::string::npos) << first;
+    EXPECT_NE(first.find("-000001/rank-1.ghost"), std::string::npos) << first;
+    EXPECT_EQ(first.find("rank-0.ghost"), std::string::npos) << first;
+    EXPECT_NE(memory_of("gn1").find("-000001/rank-3.ghost"), std::string::npos);
+    save(*job);
+    save(*job);
+    for (const char* node : {"gn1", "gn2", "gn3", "gn4"}) {
+        const auto there = [&] { return memory_of(node); };
+        EXPECT_TRUE(nettest::poll_until(10, [&] {
+            return there().find("-000001/") == std::string::npos;
+        })) << there();
+        EXPECT_EQ(nettest::count_of(there(), ".ghost"), 4U) << there();
+        EXPECT_EQ(there().find(".copy"), std::string::npos) << there();
+    }
+    kill_rank_at("gn2");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "rank 1 was killed by SIGKILL on gn2"));
+    expect_clean_end(*job, "pattern:");
+}
+
+TEST_F(Partner, NodeThatIsLost) {
+    auto job = job_of("partner");
+    save(*job);
+    save(*job);
+    lab().switch_off("gn3");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost"));
+    save(*job);
+    lab().switch_off("gn2");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn2 was lost", 2));
+    save(*job);
+    kill_rank_at("gn4");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "was killed by SIGKILL on gn4", 3));
+    expect_clean_end(*job, "pattern:");
+}
+
+// What was lost with one is copied again, so that another may be lost before the next snapshot.
+TEST_F(Partner, CopiesAreMadeAgain) {
+    auto job = job_of("partner");
+    save(*job);
+    lab().switch_off("gn3");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost"));
+    // Rank 1's was there, and is with gn4 now.
+    EXPECT_TRUE(nettest::poll_until(20, [&] {
+        return memory_of("gn4").find("-000001/rank-1.ghost") != std::string::npos;
+    })) << memory_of("gn4");
+    const Finished manifest =
+        lab().as_root("gn1", {"sh", "-c", "cat /dev/shm/ghost-snapshots-*/*-000001/manifest.json"});
+    EXPECT_EQ(manifest.out.find("\"copy\": \"gn3\""), std::string::npos) << manifest.out;
+    lab().switch_off("gn2");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn2 was lost", 2));
+    EXPECT_EQ(nettest::count_of(job->mpirun().err(), "-000001 of"), 2U) << job->mpirun().err();
+    expect_clean_end(*job, "pattern:");
+}
+
+// Nobody has the ghosts of one rank any more.
+TEST_F(Partner, NodeAndItsPartnerAreLost) {
+    auto job = job_of("partner");
+    save(*job, {"--to", path("disk")});
+    save(*job);
+    lab().switch_off("gn3");
+    lab().switch_off("gn4");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost"));
+    EXPECT_NE(job->mpirun().err().find("-000001 of"), std::string::npos) << job->mpirun().err();
+    expect_clean_end(*job, "pattern:");
+
+    lab().repair();
+    std::filesystem::remove(path("stop"));
+    auto other = job_of("partner");
+    save(*other);
+    lab().switch_off("gn2");
+    lab().switch_off("gn3");
+    expect_ended(*other, "were on gn2 and gn3 only, and lost with");
+}
+
+// Its ranks run, and the snapshot before stays. gn4 has no rank, and copies of what gn3 has.
+TEST_F(Partner, CopiesThatCannotBeMade) {
+    const std::string unharmed = "; the job is unharmed and goes on";
+    auto job = job_of("partner",
+                      {"--mca", "ghost_spares", "1", "--mca", "ghost_checkpoint_copy_rate", "50M",
+                       "--mca", "ghost_compress", "none", "--mca", "ghost_incremental", "0"});
+    save(*job);
+    const std::string before = memory_of("gn4");
+    EXPECT_NE(before.find("-000001/rank-2.ghost"), std::string::npos) << before;
+    const auto fails = [&](const std::function<void()>& how, const std::string& why) {
+        auto saving = lab().start_on("gn1", {"ghost", "checkpoint"});
+        how();
+        const Finished end = saving.finish(60);
+        EXPECT_NE(end.status, 0) << end.out;
+        EXPECT_NE(end.err.find(why), std::string::npos) << end.err;
+        EXPECT_NE(end.err.find(unharmed), std::string::npos) << end.err;
+        EXPECT_TRUE(job->wait_for_more("round ", 2)) << job->mpirun().err();
+        EXPECT_TRUE(nettest::poll_until(10, [&] { return memory_of("gn4") == before; }))
+            << memory_of("gn4");
+    };
+    const auto limit = [&](const char* size) {
+        const Finished done =
+            lab().as_root("gn4", {"mount", "-o", std::string("remount,size=") + size, "/dev/shm"});
+        EXPECT_EQ(done.status, 0) << done.err;
+    };
+    const auto copier_at = [&](const std::string& node) {
+        std::vector<int> pids;
+        (void)nettest::poll_until(20, [&] {
+            pids = lab().pids(node, "ghost-wrapper --copy");
+            return !pids.empty();
+        });
+        return pids.empty() ? 0 : pids.front();
+    };
+    fails([&] { limit("150M"); }, "the memory for snapshots of its node (/dev/shm) is full");
+    limit("50%");
+    fails([&] { lab().kill("gn4", copier_at("gn4")); }, "could not be copied to another node");
+    fails([&] { lab().kill("gn3", copier_at("gn3")); }, "could not be copied to another node");
+    save(*job);
+    // A rank that is killed meanwhile, then the node.
+    auto saving = lab().start_on("gn1", {"ghost", "checkpoint"});
+    ASSERT_NE(copier_at("gn4"), 0);
+    kill_rank_at("gn2");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "rank 1 was killed by SIGKILL on gn2"));
+    auto again = lab().start_on("gn1", {"ghost", "checkpoint"});
+    ASSERT_NE(copier_at("gn4"), 0);
+    lab().switch_off("gn4");
+    EXPECT_NE(again.finish(60).status, 0);
+    EXPECT_TRUE(job->wait_for_more("round ", 2)) << job->mpirun().err();
+    save(*job);
+    lab().switch_off("gn3");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost", 2));
+    expect_clean_end(*job, "pattern:");
 }
 
 }  // namespace

@@ -371,6 +371,7 @@ void SnapshotOperation::on_written(StepAnswer answer) {
         const auto node = job_.adapter.find_node(row.node);
         if (!node) continue;
         r.holders[row.rank].insert(*node);
+        if (r.partner) r.files[row.rank] = files_of(r.name, row.file, row.chain);
         if (const auto other = r.copied.find(*node); other != r.copied.end())
             r.holders[row.rank].insert(other->second);
     }

@@ -85,6 +85,7 @@ struct SnapshotRun {
     std::map<RankId, int64_t> input;  // bytes that ranks had been given; -1: not known
     std::map<NodeId, NodeId> copied;  // who has copies of whose ghosts
     Holders holders;                  // of what is in nodes' memory, or on disks of their own
+    std::map<RankId, std::vector<std::string>> files;  // the same, of one with copies
     std::vector<std::string> old, old_seconds;  // snapshots that gave way to it, in both folders
     std::string kind;                           // full or incremental
     uint64_t bytes = 0;
