@@ -114,8 +114,9 @@ void add_under_way(Lines& out, const Json& job) {
 void add_snapshots(Lines& out, const Json& job) {
     const Json none = Json::object();
     if (const Json last = member(job, "snapshot", none); last.is_object() && !last.empty())
-        add(out, fmt::format("  last snapshot {} of {}, {}, all ranks stood {}",
+        add(out, fmt::format("  last snapshot {} of {}, to {}, {}, all ranks stood {}",
                              member(last, "snapshot", "?"), member(last, "time", "?"),
+                             member(last, "level", "disk"),
                              bytes_text(member(last, "bytes", uint64_t{0})),
                              time_text(member(last, "pause_us", int64_t{0}))));
     if (const auto next = member(job, "next_snapshot_us", int64_t{-1}); next >= 0)

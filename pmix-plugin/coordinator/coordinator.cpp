@@ -662,6 +662,10 @@ Json Coordinator::Impl::ps_snapshots() const {
     if (const SnapshotRun* last = snapshots_.last()) {
         out["snapshot"] = result_of(*last);
         out["snapshot"]["time"] = last->time;
+        Json copies = Json::object();
+        for (const auto& [node, other] : last->copied)
+            copies[liveness_.name_of(node)] = liveness_.name_of(other);
+        if (!copies.empty()) out["snapshot"]["copies"] = copies;
     }
     if (auto next = schedule_.next_in()) out["next_snapshot_us"] = *next;
     if (snapshots_.stopped()) out["stopped"] = true;

@@ -188,6 +188,7 @@ void EventLog::over(const SnapshotRun& run) {
     event.total_us = run.lasted;
     if (done) {
         event.kind_of = run.kind;
+        event.level = level_of(run);
         event.bytes = run.written.bytes;
         event.pause_us = run.pause;
     } else {

@@ -94,6 +94,7 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     policy.full_every = reader.value("ghost_full_every", parse_count);
     policy.compress = reader.one_of("ghost_compress", {"none", "lz4", "zstd"});
     policy.rate = reader.value("ghost_checkpoint_rate", parse_bytes);
+    policy.disk_every = reader.value("ghost_checkpoint_disk_every", parse_count);
     policy.copy_rate = reader.value("ghost_checkpoint_copy_rate", parse_bytes);
     policy.carried = reader.value("ghost_checkpoint_files", parse_carried);
     if (const auto key = reader.text("ghost_checkpoint_sign"); !key.empty() && key != "none")

@@ -16,6 +16,7 @@ struct SnapshotPolicy {
     std::string folder;       // of snapshots, absolute
     std::string memory;       // the same in memory (tmpfs)
     std::string to = "disk";  // disk, memory, both or partner, if nothing else is said
+    int disk_every = 0;       // of memory and partner each so many-th goes to the disk too; 0: none
     size_t keep = 2;
     bool incremental = true;
     int full_every = 10;  // so many incremental ones, then a full one; 0: never a second full one

@@ -76,7 +76,7 @@ struct Event {
     std::vector<uint32_t> which;
     std::optional<std::string> node, from, to, mode;
     std::optional<int64_t> slots;
-    std::optional<std::string> snapshot, folder, kind_of, asked_by, then;
+    std::optional<std::string> snapshot, folder, kind_of, level, asked_by, then;
     // --- how it went ---
     std::optional<uint64_t> epoch, ranks, bytes, rounds;
     std::optional<int64_t> downtime_us, pause_us, total_us;

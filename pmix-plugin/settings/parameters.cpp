@@ -25,6 +25,8 @@ constexpr Parameter table[] = {
      "a copy in that of another node)"},
     {"ghost_checkpoint_copy_rate", "200M",
      "partner: bytes per second that each node sends to another (or 1G); 0 is unlimited"},
+    {"ghost_checkpoint_disk_every", "0",
+     "memory, partner: each so many-th snapshot goes to the folder too; 0: none"},
     {"ghost_checkpoint_rate", "0",
      "Bytes per second that each rank may write (or 200M, 1G); 0 is unlimited"},
     {"ghost_checkpoint_files", "64K",

@@ -3,13 +3,22 @@
 // of four nodes: what a job recovers from when ranks and nodes are lost (ghost_checkpoint_to memory
 // and partner, ghost_recover), and what becomes of copies that cannot be made.
 //
+//   GHOST_TEST_LOSSES=50 GHOST_TEST_SEED=7 tests/net/partner_test --gtest_filter=*Random*
+//
 // Needs root; without it every case is skipped.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
+#include <random>
+#include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/net/on_lab.hpp"
@@ -18,9 +27,22 @@ namespace {
 
 using nettest::Finished;
 using nettest::Job;
+using nettest::program;
 using nettest::Words;
 
 const std::string goes_on = ": the job goes on from snapshot ";
+
+int number_from(const char* variable, int fallback) {
+    const char* text = std::getenv(variable);
+    return text == nullptr ? fallback : std::atoi(text);
+}
+
+std::string contents(const std::string& file) {
+    std::ifstream in(file);
+    std::stringstream all;
+    all << in.rdbuf();
+    return all.str();
+}
 
 class Partner : public nettest::OnLab {
   protected:
@@ -33,9 +55,7 @@ class Partner : public nettest::OnLab {
             (void)lab().as_root(node, {"sh", "-c", "rm -rf /dev/shm/ghost-snapshots-*"});
     }
 
-    // Rank 0 on gn1, 1 on gn2, 2 on gn3, 3 on gn4; saved when it is asked for.
-    std::unique_ptr<Job> job_of(const std::string& to, const Words& more = {},
-                                const char* at = hosts) {
+    Words options(const std::string& to, const Words& more = {}) const {
         Words all{"--map-by",
                   "node",
                   "--mca",
@@ -51,8 +71,13 @@ class Partner : public nettest::OnLab {
                   "ghost_node_dead_after",
                   "2"};
         all.insert(all.end(), more.begin(), more.end());
+        return all;
+    }
+    // Rank 0 on gn1, 1 on gn2, 2 on gn3, 3 on gn4; saved when it is asked for.
+    std::unique_ptr<Job> job_of(const std::string& to, const Words& more = {}) {
+        Words all = options(to, more);
         for (const std::string& word : endless("pattern")) all.push_back(word);
-        auto job = std::make_unique<Job>(lab(), ranks, at, all);
+        auto job = std::make_unique<Job>(lab(), ranks, hosts, all);
         EXPECT_TRUE(job->wait_for("round 1:")) << job->mpirun().err();
         return job;
     }
@@ -266,6 +291,85 @@ TEST_F(Partner, CopiesThatCannotBeMade) {
     lab().switch_off("gn3");
     ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost", 2));
     expect_clean_end(*job, "pattern:");
+}
+
+// Every second one is on the disk too, and is what is left when two nodes are lost.
+TEST_F(Partner, SomeGoToTheDisk) {
+    auto job = job_of("partner", {"--mca", "ghost_checkpoint_disk_every", "2"});
+    save(*job);
+    EXPECT_FALSE(std::filesystem::exists(path("snapshots")));
+    save(*job);
+    save(*job);
+    const Finished ps = lab().on("gn1", {"ghost", "ps"});
+    EXPECT_NE(ps.out.find(", to partner, "), std::string::npos) << ps.out;
+    EXPECT_NE(ps.out.find("copies of gn1 on gn2, gn2 on gn3, gn3 on gn4, gn4 on gn1"),
+              std::string::npos)
+        << ps.out;
+    lab().switch_off("gn3");
+    lab().switch_off("gn4");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost"));
+    EXPECT_NE(job->mpirun().err().find("-000002 of"), std::string::npos) << job->mpirun().err();
+    expect_clean_end(*job, "pattern:");
+}
+
+// By hand, of a snapshot a part of which is on another node than its rank was.
+TEST_F(Partner, IsGatheredAndRestarted) {
+    auto job = job_of("partner");
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--then", "kill", "--json"});
+    ASSERT_EQ(saved.status, 0) << saved.err;
+    (void)job->finish();
+    lab().switch_off("gn3");
+    const Finished all = lab().on(
+        "gn1", {"sh", "-c", "ghost gather /dev/shm/ghost-snapshots-* --to " + path("all")}, 120);
+    ASSERT_EQ(all.status, 0) << all.err;
+    const Finished end = restart(path("all"), {"--host", "gn1:2,gn2:2"});
+    expect_clean(end, "pattern:");
+}
+
+// The files are byte for byte those of a run in which nothing is lost.
+TEST_F(Partner, RandomLosses) {
+    const int losses = number_from("GHOST_TEST_LOSSES", 6);
+    std::mt19937_64 random(static_cast<uint64_t>(number_from("GHOST_TEST_SEED", 1)));
+    const auto ledger = [&](const std::string& folder, int steps, const char* pause) {
+        std::filesystem::create_directory(path(folder));
+        return Words{program("ledger"), "--dir", path(folder), "--steps", std::to_string(steps),
+                     "--pause",         pause,   "--memory",   "16"};
+    };
+    const int steps = 60 * losses;
+    Job whole(lab(), ranks, hosts, ledger("whole", steps, "0"));
+    const Finished right = whole.finish(120);
+    ASSERT_EQ(right.status, 0) << right.err;
+    Words words = options("partner", {"--mca", "ghost_checkpoint_interval", "2", "--mca",
+                                      "ghost_recover_max", "1000"});
+    for (const std::string& word : ledger("lost", steps, "50000")) words.push_back(word);
+    Job job(lab(), ranks, hosts, words);
+    // mpirun's stays, and slots for all ranks.
+    std::vector<std::string> may_go{"gn2", "gn3", "gn4"};
+    std::ranges::shuffle(may_go, random);
+    may_go.pop_back();
+    ASSERT_TRUE(nettest::poll_until(60, [&] { return !memory_of("gn1").empty(); }))
+        << job.mpirun().err();
+    for (int i = 0; i < losses && job.mpirun().running(); i++) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2500 + random() % 4000));
+        if (i % 3 == 1 && !may_go.empty()) {
+            const std::string node = may_go.back();
+            may_go.pop_back();
+            random() % 2 == 0 ? lab().cut(node) : lab().switch_off(node);
+            // Until the copies are made again another one must stay.
+            std::this_thread::sleep_for(std::chrono::seconds(8));
+            continue;
+        }
+        const std::string node = "gn" + std::to_string(1 + random() % 4);
+        const auto pids = lab().pids(node, "^[^ ]*mpi/ledger ");
+        if (!pids.empty()) lab().kill(node, pids.front());
+    }
+    const Finished end = job.finish(120 + 10 * losses);
+    EXPECT_EQ(end.status, 0) << end.out << end.err;
+    for (int rank = 0; rank < ranks; rank++) {
+        const std::string file = "/rank-" + std::to_string(rank);
+        EXPECT_EQ(contents(path("lost") + file), contents(path("whole") + file)) << rank;
+    }
+    std::printf("%zu recoveries\n", nettest::count_of(end.err, goes_on));
 }
 
 }  // namespace

@@ -76,6 +76,7 @@ class Gatherer {
             Status copied = copy_own(from, to);
             if (!copied.ok() && copied.error().code == Code::not_found)
                 copied = fetch_file(rank.node, from, to);
+            if (!copied.ok() && rank.copy) copied = fetch_file(*rank.copy, from, to);
             GHOST_TRY(copied);
             if (fs::file_size(to, failed) != rank.bytes)
                 return make_error(Code::corrupt, "fetch all of", from);

@@ -21,10 +21,19 @@ void print_snapshots(const Json& info) {
         const Json found = member(info, key, Json::object());
         return found.is_object() ? found : Json::object();
     };
-    if (const Json last = part("snapshot"); !last.empty())
-        fmt::print("  last snapshot {} of {}, {}, paused {}\n", member(last, "snapshot", "?"),
-                   member(last, "time", "?"), bytes_text(member(last, "bytes", uint64_t{0})),
+    if (const Json last = part("snapshot"); !last.empty()) {
+        fmt::print("  last snapshot {} of {}, to {}, {}, paused {}\n",
+                   member(last, "snapshot", "?"), member(last, "time", "?"),
+                   member(last, "level", "disk"), bytes_text(member(last, "bytes", uint64_t{0})),
                    time_text(member(last, "pause_us", int64_t{0})));
+        const Json copies = member(last, "copies", Json::object());
+        std::vector<std::string> lines;
+        for (const auto& [node, other] : copies.items())
+            lines.push_back(fmt::format("{} on {}", node, other.is_string() ? other : Json("?")));
+        if (!lines.empty()) fmt::print("  copies of {}\n", fmt::join(lines, ", "));
+    }
+    if (const Json now = part("mending"); !now.empty())
+        fmt::print("  copies of {} are made again\n", member(now, "snapshot", "?"));
     if (const Json now = part("snapshotting"); !now.empty())
         fmt::print("  snapshot {} is being made: {}\n", member(now, "name", "?"),
                    member(now, "phase", "?"));

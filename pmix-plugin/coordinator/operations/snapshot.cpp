@@ -101,6 +101,9 @@ void SnapshotOperation::begin() {
         r.why = *why;
         return finish(S::refused);
     }
+    const bool in_memory = r.folder == job_.policy.memory && order_.to.empty();
+    if (in_memory && job_.snapshots.disk_is_due(job_.policy.disk_every))
+        r.second = job_.policy.folder;
     take_number();
     r.seq = seq();
     r.job = job_.adapter.describe_job();
@@ -108,7 +111,7 @@ void SnapshotOperation::begin() {
     const bool full = full_every > 0 && job_.snapshots.since_full() >= full_every;
     const SnapshotRun* last = job_.snapshots.last();
     r.incremental = job_.policy.incremental && !full && last != nullptr &&
-                    last->folder == r.folder && last->second == r.second &&
+                    last->folder == r.folder && (r.second.empty() || last->second == r.second) &&
                     (r.sign.empty() || !last->sign.empty());  // its parents have to be as well
     open();
 }
@@ -194,7 +197,8 @@ void SnapshotOperation::opened(Opened opened) {
     // The real path: a link may lead elsewhere tomorrow.
     const SnapshotRun* last = job_.snapshots.last();
     if (last != nullptr &&
-        (last->folder != opened.folder || last->second != opened.second || !opened.last_is_whole))
+        (last->folder != opened.folder ||
+         (!opened.second.empty() && last->second != opened.second) || !opened.last_is_whole))
         r.incremental = false;
     key_ = std::move(opened.key);
     r.folder = std::move(opened.folder);
@@ -657,11 +661,22 @@ void SnapshotOperation::stop(const std::string& why) {
     hand_over();
 }
 
+std::string level_of(const SnapshotRun& run) {
+    const auto is_memory = [](const std::string& folder) {
+        return folder.starts_with(memory_snapshots() + ".");
+    };
+    const bool memory = is_memory(run.folder) || is_memory(run.second);
+    const bool disk = !is_memory(run.folder) || !(run.second.empty() || is_memory(run.second));
+    if (!memory) return "disk";
+    return std::string(run.copied.empty() ? "memory" : "partner") + (disk ? " and disk" : "");
+}
+
 Json result_of(const SnapshotRun& run) {
     const bool there = run.state == S::done;
     return {{"snapshot", there ? run.folder + "/" + run.name : ""},
             {"second", there && !run.second.empty() ? run.second + "/" + run.name : ""},
             {"name", run.name},
+            {"level", there ? level_of(run) : ""},
             {"kind", run.kind},
             {"ranks", run.ranks},
             {"bytes", run.written.bytes},

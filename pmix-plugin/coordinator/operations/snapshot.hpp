@@ -105,6 +105,8 @@ struct SnapshotRun {
     std::string why;
 };
 
+// Where it is, for the user: disk, memory or partner (which is memory of two nodes), "… and disk".
+std::string level_of(const SnapshotRun& run);
 // {snapshot, name, kind, ranks, bytes, pause_us, total_us}: docs/PROTOCOL.md, "T → C".
 Json result_of(const SnapshotRun& run);
 

@@ -17,10 +17,19 @@ void SnapshotHistory::add(const SnapshotRun& run, const std::string& memory) {
         });
         kept_.push_front({last_, folder, own || folder == memory, run.holders});
     };
-    add(run.folder, run.node_local, run.old);
-    add(run.second, run.second_local, run.old_seconds);  // memory: what is quicker is first
+    // What is quicker to come back from is first.
+    const bool memory_last = run.folder != memory;
+    if (memory_last) add(run.folder, run.node_local, run.old);
+    add(run.second, run.second_local, run.old_seconds);
+    if (!memory_last) add(run.folder, run.node_local, run.old);
     since_full_ = run.kind == "full" ? 0 : since_full_ + 1;
     if (run.then == "stop") stopped_by_ = run.seq;
+}
+
+bool SnapshotHistory::disk_is_due(int every) {
+    if (every <= 0 || ++since_disk_ < every) return false;
+    since_disk_ = 0;
+    return true;
 }
 
 KeptSnapshot* SnapshotHistory::find(const std::string& path) {

@@ -39,6 +39,9 @@ class SnapshotHistory {
     void add(const SnapshotRun& run, const std::string& memory);
     // The last complete one.
     const SnapshotRun* last() const { return last_.get(); }
+    // One that goes to memory is about to begin: whether it is the so many-th, which goes to the
+    // disk too, whatever becomes of it.
+    bool disk_is_due(int every);
     // All there are, the newest first.
     std::list<KeptSnapshot>& kept() { return kept_; }
     KeptSnapshot* find(const std::string& path);
@@ -76,6 +79,7 @@ class SnapshotHistory {
     std::list<KeptSnapshot> kept_;
     std::optional<Unconfirmed> unconfirmed_;
     int since_full_ = 0;
+    int since_disk_ = 0;
     std::optional<uint64_t> stopped_by_;
 };
 
