@@ -110,7 +110,7 @@ bool names_ghost(const std::string& name) {
 Error no_room(const std::string& path, int sys) {
     if (sys != ENOSPC && sys != EDQUOT) return sys_error_of(sys, "make room for", path);
     return make_error(Code::refused, "keep a copy of", path,
-                      "the memory for snapshots of its node (/dev/shm) is full");
+                      "the memory for snapshots of its node is full");
 }
 
 // --- the sender ---

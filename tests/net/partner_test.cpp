@@ -272,7 +272,7 @@ TEST_F(Partner, CopiesThatCannotBeMade) {
         });
         return pids.empty() ? 0 : pids.front();
     };
-    fails([&] { limit("150M"); }, "the memory for snapshots of its node (/dev/shm) is full");
+    fails([&] { limit("150M"); }, "the memory for snapshots of its node is full");
     limit("50%");
     fails([&] { lab().kill("gn4", copier_at("gn4")); }, "could not be copied to another node");
     fails([&] { lab().kill("gn3", copier_at("gn3")); }, "could not be copied to another node");
