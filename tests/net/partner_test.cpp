@@ -293,6 +293,38 @@ TEST_F(Partner, CopiesThatCannotBeMade) {
     expect_clean_end(*job, "pattern:");
 }
 
+// A node that leaves has copies: they are made again, and those that later snapshots are based on.
+TEST_F(Partner, NodeThatLeavesInOrder) {
+    auto job = job_of("partner", {"--mca", "ghost_spares", "1"});
+    save(*job);
+    save(*job);
+    const auto left = verb({"drain", "gn4"});
+    ASSERT_EQ(left.status, 0) << left.err;
+    EXPECT_TRUE(nettest::poll_until(20, [&] {
+        return memory_of("gn1").find("-000002/rank-2.ghost") != std::string::npos;
+    })) << memory_of("gn1");
+    save(*job);
+    EXPECT_NE(memory_of("gn1").find("-000003/rank-2.ghost"), std::string::npos) << memory_of("gn1");
+    lab().switch_off("gn3");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn3 was lost"));
+    EXPECT_NE(job->mpirun().err().find("-000003 of"), std::string::npos) << job->mpirun().err();
+    expect_clean_end(*job, "pattern:");
+}
+
+// There is no other: it is as memory.
+TEST_F(Partner, OneNode) {
+    Words words = options("partner");
+    for (const std::string& word : endless("pattern")) words.push_back(word);
+    Job job(lab(), 2, "gn1:2", words);
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--json"});
+    ASSERT_EQ(saved.status, 0) << saved.err;
+    EXPECT_NE(saved.out.find("\"level\": \"memory\""), std::string::npos) << saved.out;
+    kill_rank_at("gn1");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(job, "was killed by SIGKILL on gn1"));
+    expect_clean_end(job, "pattern:");
+}
+
 // Every second one is on the disk too, and is what is left when two nodes are lost.
 TEST_F(Partner, SomeGoToTheDisk) {
     auto job = job_of("partner", {"--mca", "ghost_checkpoint_disk_every", "2"});
