@@ -28,7 +28,7 @@ namespace {
 
 constexpr int silence_ms = 20'000;
 constexpr int accept_ms = 20'000;
-constexpr size_t piece_bytes = 1 << 20;
+constexpr size_t piece_bytes = 256 << 10;
 constexpr size_t tail_bytes = 64 << 10;
 constexpr uint32_t longest_text = 64 << 20;
 constexpr int64_t progress_us = 200'000;
@@ -189,8 +189,12 @@ void Sender::pace() {
     if (order_.rate == 0) return;
     const auto due =
         static_cast<int64_t>(static_cast<double>(bytes_) * 1e6 / static_cast<double>(order_.rate));
-    const int64_t wait = begun_ + due - monotonic_us();
-    if (wait > 0) ::usleep(static_cast<useconds_t>(std::min<int64_t>(wait, progress_us)));
+    for (;;) {
+        const int64_t wait = begun_ + due - monotonic_us();
+        if (wait <= 0) return;
+        ::usleep(static_cast<useconds_t>(std::min<int64_t>(wait, progress_us)));
+        tell();
+    }
 }
 
 void Sender::tell() {
