@@ -95,6 +95,14 @@ class Recover : public nettest::OnLab {
         for (const int pid : lab().pids(node, "^[^ ]*orted "))
             lab().as_root(node, {"kill", std::string("-") + signal, std::to_string(pid)});
     }
+    bool has_snapshot() const {
+        std::error_code none;
+        for (const auto& one : std::filesystem::directory_iterator(path("snapshots"), none))
+            if (one.path().extension().empty() &&
+                std::filesystem::exists(one.path() / "manifest.json"))
+                return true;
+        return false;
+    }
     static size_t recoveries(Job& job) { return nettest::count_of(job.mpirun().err(), goes_on); }
     void expect_recovered(Job& job, const std::string& why, size_t times = 1) {
         ASSERT_TRUE(nettest::poll_until(60, [&] {
@@ -391,7 +399,7 @@ TEST_F(Recover, RandomLosses) {
     std::string away;             // a node that is lost, or drained
     std::vector<double> seconds;  // from a loss until the job went on
     for (int left = losses; left > 0 && job->mpirun().running();) {
-        const auto saved = [&] { return std::filesystem::exists(path("snapshots")); };
+        const auto saved = [&] { return has_snapshot(); };
         ASSERT_TRUE(nettest::poll_until(60, saved)) << job->mpirun().err();
         std::this_thread::sleep_for(std::chrono::milliseconds(1500 + random() % 3000));
         const size_t before = recoveries(*job);
