@@ -4,6 +4,7 @@
 // Everything compared is measured in one run, in turns (A B A B …), because the machine's speed
 // changes in phases of seconds; medians are compared, and only ratios mean anything.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <fmt/format.h>
 
@@ -20,25 +21,28 @@ struct Options {
     std::string ghost;
     std::string lab = "netpipe";
     std::vector<std::string> moves;
+    std::vector<std::string> against;
+    std::vector<std::string> patterns{"turns"};
     bool stock_only = false;
 };
 
 // How much is measured; times are for a quiet machine with two cores.
 struct Plan {
     int turns;
-    int64_t upper;   // largest message
-    bool all_stock;  // also NPtcp, and vader without single copies
+    int64_t upper;                     // largest message
+    std::vector<std::string> against;  // what --against is if it is not given
     std::vector<std::string> moves;
     int moved_runs;
 };
 
 Plan plan_of(const Options& options) {
+    const std::vector<std::string> few{"vader", "tcp"}, all{"vader", "vader-none", "tcp", "raw"};
     Plan plan{};
-    if (options.size == "smoke") plan = {1, 65536, false, {"third"}, 1};    // 1 minute
-    if (options.size == "quick") plan = {5, 1 << 20, false, {"third"}, 5};  // 4 minutes
-    if (options.size == "curves") plan = {5, 4 << 20, true, {}, 0};         // 2 minutes
-    if (options.size == "full") {                                           // half an hour
-        plan = {5, 4 << 20, true, {"away", "together", "third"}, 5};
+    if (options.size == "smoke") plan = {1, 65536, few, {"third"}, 1};    // 1 minute
+    if (options.size == "quick") plan = {5, 1 << 20, few, {"third"}, 5};  // 4 minutes
+    if (options.size == "curves") plan = {5, 4 << 20, all, {}, 0};        // 2 minutes
+    if (options.size == "full") {                                         // half an hour
+        plan = {5, 4 << 20, all, {"away", "together", "third"}, 5};
     }
     if (!options.moves.empty()) plan.moves = options.moves;
     if (options.stock_only) plan.moves.clear();
@@ -57,30 +61,72 @@ struct Compared {
     std::vector<Stretch> stretches;
 };
 
-std::vector<Compared> compared(const Plan& plan, bool stock_only) {
+// What stock Open MPI is told to be measured beside Ghost, in both placements or one.
+struct Rival {
+    const char* name;  // of --against
+    Transport transport;
+    bool same_node;
+};
+
+std::vector<Rival> rivals() {
+    const std::vector<std::string> one_node{"--host", "gn1:2", "--bind-to", "none"};
+    const std::vector<std::string> two_nodes{"--host", "gn1:1,gn2:1", "--bind-to", "none"};
+    auto ob1 = [](std::vector<std::string> words, const char* btl) {
+        for (const char* word : {"--mca", "pml", "ob1", "--mca", "btl", btl})
+            words.emplace_back(word);
+        return words;
+    };
+    // Where the system has no network that UCX knows, Open MPI takes it only if told to.
+    auto ucx = [](std::vector<std::string> words, const char* transports) {
+        for (const char* word : {"--mca", "pml", "ucx", "--mca", "opal_common_ucx_tls", "any",
+                                 "--mca", "opal_common_ucx_devices", "any", "-x", transports})
+            words.emplace_back(word);
+        return words;
+    };
+    auto copied_twice = ob1(one_node, "self,vader");
+    for (const char* word : {"--mca", "btl_vader_single_copy_mechanism", "none"})
+        copied_twice.emplace_back(word);
+    return {{"vader", {"vader", ob1(one_node, "self,vader")}, true},
+            {"vader-none", {"vader, no single copy", copied_twice}, true},
+            {"ucx", {"UCX, same node", ucx(one_node, "UCX_TLS=posix,cma,self")}, true},
+            {"tcp", {"btl/tcp", ob1(two_nodes, "self,tcp")}, false},
+            {"ucx", {"UCX, separate nodes", ucx(two_nodes, "UCX_TLS=tcp,self")}, false},
+            {"raw", {"raw TCP", {}}, false}};
+}
+
+// In the order they are measured in, the same in each turn.
+std::vector<Compared> compared(const Plan& plan, const Options& options, Pattern pattern) {
     const auto same = stretches(plan.upper, 20000, 2000, 150);
     const auto separate = stretches(plan.upper, 1000, 300, 60);
-    auto stock = [](const char* hosts, const char* btl) {
-        return std::vector<std::string>{"--host", hosts, "--bind-to", "none", "--mca",
-                                        "pml",    "ob1", "--mca",     "btl",  btl};
+    const auto wanted = [&](const char* name) {
+        return std::ranges::find(options.against, name) != options.against.end();
     };
-    std::vector<Compared> all{{{"vader", stock("gn1:2", "self,vader")}, same}};
-    if (plan.all_stock) {
-        auto copied_twice = stock("gn1:2", "self,vader");
-        for (const char* word : {"--mca", "btl_vader_single_copy_mechanism", "none"})
-            copied_twice.emplace_back(word);
-        all.push_back({{"vader, no single copy", copied_twice}, same});
+    std::vector<Compared> all;
+    for (const bool same_node : {true, false}) {
+        for (const Rival& rival : rivals()) {
+            if (rival.same_node == same_node && wanted(rival.name))
+                all.push_back({rival.transport, same_node ? same : separate});
+        }
+        if (options.stock_only) continue;
+        if (same_node) all.push_back({{"ghost, same node", ghost_same_node()}, same});
+        if (!same_node)
+            all.push_back({{"ghost, separate nodes", ghost_separate_nodes()}, separate});
     }
-    if (!stock_only) all.push_back({{"ghost, same node", ghost_same_node()}, same});
-    all.push_back({{"btl/tcp", stock("gn1:1,gn2:1", "self,tcp")}, separate});
-    if (!stock_only) all.push_back({{"ghost, separate nodes", ghost_separate_nodes()}, separate});
-    if (plan.all_stock) all.push_back({{"raw TCP", {}}, separate});
+    for (Compared& each : all) {
+        each.transport.pattern = pattern;
+        if (pattern == Pattern::stream) each.transport.name += stream_suffix;
+    }
     return all;
 }
 
 Status compare(const Cluster& cluster, const Plan& plan, const Options& options, Report& report) {
     std::map<std::string, std::vector<Curve>> curves;
-    const auto all = compared(plan, options.stock_only);
+    std::vector<Compared> all;
+    for (const std::string& pattern : options.patterns) {
+        const bool stream = pattern == "stream";
+        for (Compared& each : compared(plan, options, stream ? Pattern::stream : Pattern::turns))
+            all.push_back(std::move(each));
+    }
     for (int turn = 1; turn <= plan.turns; ++turn) {
         for (const Compared& each : all) {
             fmt::print("    turn {} of {}: {}\n", turn, plan.turns, each.transport.name);
@@ -131,8 +177,9 @@ Status moves(const Cluster& cluster, const Plan& plan, const std::string& heartb
     return {};
 }
 
-Status bench(const Options& options) {
+Status bench(Options options) {
     const Plan plan = plan_of(options);
+    if (options.against.empty()) options.against = plan.against;
     const std::string ghost = options.ghost.empty() ? built("tools/ghost") : options.ghost;
     Report report;
     report.size = options.size;
@@ -162,6 +209,15 @@ int run_main(int argc, char** argv) {
     app.add_option("--moves", options.moves, "which moves: away, together, third")
         ->delimiter(',')
         ->check(CLI::IsMember({"away", "together", "third"}));
+    app.add_option("--against", options.against,
+                   "what Ghost is measured beside: vader, vader-none (without single copies), tcp, "
+                   "ucx (on one node and on two), raw (NPtcp)")
+        ->delimiter(',')
+        ->check(CLI::IsMember({"vader", "vader-none", "tcp", "ucx", "raw"}));
+    app.add_option("--patterns", options.patterns,
+                   "turns (default: each message is answered), stream (all go one way)")
+        ->delimiter(',')
+        ->check(CLI::IsMember({"turns", "stream"}));
     app.add_flag("--stock-only", options.stock_only, "measure only what Debian ships");
     CLI11_PARSE(app, argc, argv);
     const Status status = bench(options);

@@ -60,7 +60,8 @@ Status wait_for_listener(const Cluster& cluster, const std::string& node) {
 Result<Curve> measure_tcp(const Cluster& cluster, const Transport& transport,
                           const Stretch& stretch) {
     std::vector<std::string> receive{"NPtcp"};
-    for (const std::string& word : netpipe_options(stretch)) receive.push_back(word);
+    for (const std::string& word : netpipe_options(stretch, transport.pattern))
+        receive.push_back(word);
     std::vector<std::string> transmit = receive;
     transmit.insert(transmit.begin() + 1, {"-h", transport.receiver});
     auto receiver = Command::start(cluster.on(transport.receiver, receive));
@@ -86,7 +87,7 @@ std::optional<Sample> parse_line(const std::string& line) {
     return Sample{bytes, static_cast<double>(bytes) * 8 / (mbps * 1048576) * 1e6};
 }
 
-std::vector<std::string> netpipe_options(const Stretch& stretch) {
+std::vector<std::string> netpipe_options(const Stretch& stretch, Pattern pattern) {
     std::vector<std::string> words{
         "-p", "0",        "-l", std::to_string(stretch.from), "-u", std::to_string(stretch.to),
         "-o", "/dev/null"};
@@ -94,6 +95,7 @@ std::vector<std::string> netpipe_options(const Stretch& stretch) {
         words.push_back("-n");
         words.push_back(std::to_string(stretch.repeats));
     }
+    if (pattern == Pattern::stream) words.push_back("-s");
     return words;
 }
 
@@ -101,7 +103,8 @@ std::vector<std::string> mpi_command(const Transport& transport, const Stretch& 
     std::vector<std::string> words{"mpirun", "-np", "2"};
     words.insert(words.end(), transport.mpirun.begin(), transport.mpirun.end());
     words.push_back("NPopenmpi");
-    for (const std::string& word : netpipe_options(stretch)) words.push_back(word);
+    for (const std::string& word : netpipe_options(stretch, transport.pattern))
+        words.push_back(word);
     return words;
 }
 

@@ -32,15 +32,19 @@ struct Stretch {
     int repeats = 0;
 };
 
+// In turns: a message goes and comes back. Stream: messages go one way, one behind the other.
+enum class Pattern { turns, stream };
+
 // What is compared. `mpirun` holds the options after `mpirun -np 2`; empty: NPtcp from gn1 to
 // `receiver`.
 struct Transport {
     std::string name;
     std::vector<std::string> mpirun;
     std::string receiver = "gn2";
+    Pattern pattern = Pattern::turns;
 };
 
-std::vector<std::string> netpipe_options(const Stretch& stretch);
+std::vector<std::string> netpipe_options(const Stretch& stretch, Pattern pattern = Pattern::turns);
 std::vector<std::string> mpi_command(const Transport& transport, const Stretch& stretch);
 
 // Runs all stretches once. An error carries NetPIPE's output.

@@ -24,6 +24,32 @@ double ratio_of(const Report& report, const std::string& ghost, const std::strin
     return geometric_mean(ratios_of(report, ghost, stock));
 }
 
+constexpr std::pair<const char*, const char*> placements[] = {
+    {"ghost, same node", "vader"},
+    {"ghost, same node", "vader, no single copy"},
+    {"ghost, same node", "UCX, same node"},
+    {"ghost, separate nodes", "btl/tcp"},
+    {"ghost, separate nodes", "UCX, separate nodes"},
+    {"ghost, separate nodes", "raw TCP"}};
+
+// Of Ghost and what it is held against, messages in turns and streams: what was measured.
+struct Pair {
+    std::string ghost, stock;
+    Curve ratios;
+};
+
+std::vector<Pair> measured_pairs(const Report& report) {
+    std::vector<Pair> pairs;
+    for (const char* suffix : {"", stream_suffix}) {
+        for (const auto& [ghost, stock] : placements) {
+            Pair pair{std::string(ghost) + suffix, std::string(stock) + suffix, {}};
+            pair.ratios = ratios_of(report, pair.ghost, pair.stock);
+            if (!pair.ratios.empty()) pairs.push_back(std::move(pair));
+        }
+    }
+    return pairs;
+}
+
 }  // namespace
 
 json curve_json(const Curve& curve) {
@@ -94,18 +120,10 @@ std::string move_table(const MoveReport& moved) {
 
 namespace {
 
-constexpr std::pair<const char*, const char*> placements[] = {
-    {"ghost, same node", "vader"},
-    {"ghost, same node", "vader, no single copy"},
-    {"ghost, separate nodes", "btl/tcp"},
-    {"ghost, separate nodes", "raw TCP"}};
-
 // Times of ghost and stock, and their ratio.
 std::string stock_table(const Report& report) {
     std::string text;
-    for (const auto& [ghost, stock] : placements) {
-        const Curve ratios = ratios_of(report, ghost, stock);
-        if (ratios.empty()) continue;
+    for (const auto& [ghost, stock, ratios] : measured_pairs(report)) {
         text += fmt::format("\n{} and {}; µs, and the speed against it\n{:>10}{:>12}{:>12}{:>8}\n",
                             ghost, stock, "bytes", "ghost", "stock", "ratio");
         for (const auto& [bytes, ratio] : ratios)
@@ -143,6 +161,9 @@ json to_json(const Report& report) {
     json result{{"size", report.size}, {"curves", json::object()}, {"moves", json::array()}};
     for (const auto& [name, curve] : report.curves) result["curves"][name] = curve_json(curve);
     for (const MoveReport& moved : report.moves) result["moves"].push_back(move_json(moved));
+    result["speeds"] = json::object();
+    for (const auto& [ghost, stock, ratios] : measured_pairs(report))
+        result["speeds"][ghost + " / " + stock] = geometric_mean(ratios);
     result["ghost_over_stock_same_node"] = ratio_of(report, "ghost, same node", "vader");
     result["ghost_over_stock_separate_nodes"] =
         ratio_of(report, "ghost, separate nodes", "btl/tcp");
@@ -185,9 +206,7 @@ std::string to_table(const Report& report) {
         row("longest wait of the partner in a migration, median",
             number(all.value("partner_downtime_us", 0.0) / 1000, " ms"));
     }
-    for (const auto& [ghost, stock] : placements) {
-        const Curve ratios = ratios_of(report, ghost, stock);
-        if (ratios.empty()) continue;
+    for (const auto& [ghost, stock, ratios] : measured_pairs(report)) {
         row(fmt::format("{} / {}", ghost, stock).c_str(), number(geometric_mean(ratios), ""));
         row("  the slowest size", slowest(ratios));
     }

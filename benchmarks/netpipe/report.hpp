@@ -12,6 +12,9 @@
 
 namespace ghost::bench {
 
+// What the names of curves of streams end in.
+inline constexpr const char* stream_suffix = ", stream";
+
 struct Report {
     std::string size;
     std::map<std::string, Curve> curves;  // by transport, medians

@@ -3,10 +3,10 @@
  * Ping-pong on demand, so that two jobs can be measured in turns of milliseconds: on a machine
  * whose processors change places in phases of seconds, two runs after one another say little.
  *
- * usage: mpirun -np 2 turns LARGEST
+ * usage: mpirun -np 2 turns LARGEST [stream]
  * Rank 0 reads lines "BYTES COUNT" from standard input, sends so many messages there and back and
- * prints the time of one way in microseconds. Between lines both sleep. At the end of the input
- * both end.
+ * prints the time of one way in microseconds. With "stream" they go one way, one behind the other,
+ * and the last is answered. Between lines both sleep. At the end of the input both end.
  */
 #include <mpi.h>
 #include <stdint.h>
@@ -23,6 +23,7 @@ struct order {
 };
 
 static char* buffer;
+static int stream;
 
 static double now_us(void) {
     struct timespec t;
@@ -30,7 +31,20 @@ static double now_us(void) {
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
+static double one_way(int rank, int bytes, int64_t count) {
+    const double began = now_us();
+    for (int64_t i = 0; i < count; ++i) {
+        if (rank == 0) MPI_Send(buffer, bytes, MPI_BYTE, 1, tag, MPI_COMM_WORLD);
+        if (rank == 1)
+            MPI_Recv(buffer, bytes, MPI_BYTE, 0, tag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    }
+    if (rank == 1) MPI_Send(buffer, 0, MPI_BYTE, 0, tag, MPI_COMM_WORLD);
+    if (rank == 0) MPI_Recv(buffer, 0, MPI_BYTE, 1, tag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    return (now_us() - began) / (double)count;
+}
+
 static double exchange(int rank, int bytes, int64_t count) {
+    if (stream) return one_way(rank, bytes, count);
     const double began = now_us();
     for (int64_t i = 0; i < count; ++i) {
         if (rank == 0) MPI_Send(buffer, bytes, MPI_BYTE, 1, tag, MPI_COMM_WORLD);
@@ -80,9 +94,10 @@ int main(int argc, char** argv) {
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
-    const int64_t largest = argc == 2 ? atoll(argv[1]) : 0;
-    if (size != 2 || largest <= 0) {
-        if (rank == 0) fprintf(stderr, "usage: mpirun -np 2 turns LARGEST\n");
+    const int64_t largest = argc >= 2 ? atoll(argv[1]) : 0;
+    stream = argc == 3 && strcmp(argv[2], "stream") == 0;
+    if (size != 2 || largest <= 0 || argc > 2 + stream) {
+        if (rank == 0) fprintf(stderr, "usage: mpirun -np 2 turns LARGEST [stream]\n");
         MPI_Abort(MPI_COMM_WORLD, 2);
     }
     buffer = malloc((size_t)largest);

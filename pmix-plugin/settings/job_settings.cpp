@@ -109,6 +109,15 @@ constexpr Rule rules[] = {
     {"OMPI_MCA_odls_base_num_threads", "0", launch_threads_refusal},
 };
 
+// A file that only keeps components out ("^ucx") chooses none.
+std::string taken_instead(const Rule& rule, const GetEnv& in_files) {
+    const std::string name = rule.name + 9;
+    const bool told = name == "pml" || name == "btl" || name == "osc";
+    const auto chosen = told ? in_files(name) : std::nullopt;
+    if (!chosen || chosen->empty() || is_exclusion(*chosen) || !rule.refusal(*chosen)) return {};
+    return name + " " + *chosen + ": " + rule.value + " is taken instead";
+}
+
 // PMIx looks only into the folders of its parameter: ours goes in front of what is there.
 void add_component_path(const GetEnv& get, const InstalledPaths& paths, JobSettings& decided) {
     if (paths.pmix_components.empty()) return;
@@ -198,12 +207,14 @@ InstalledPaths find_paths(const std::string& component) {
     return paths;
 }
 
-JobSettings decide(const GetEnv& get, const InstalledPaths& paths) {
+JobSettings decide(const GetEnv& get, const InstalledPaths& paths, const GetEnv& in_files) {
     JobSettings decided;
     for (const Rule& rule : rules) {
         const auto users = get(rule.name);
         if (!users) {
             decided.settings.push_back({rule.name, rule.value});
+            if (std::string told = taken_instead(rule, in_files); !told.empty())
+                decided.instead += (decided.instead.empty() ? "" : "\n  ") + told;
             continue;
         }
         const char* parameter = rule.name + 9;  // without OMPI_MCA_ or PMIX_MCA_

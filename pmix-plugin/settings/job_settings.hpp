@@ -42,11 +42,15 @@ struct JobSettings {
     std::vector<Setting> settings;  // to be put into the environment, in place of any old value
     // Not empty: the user chose something that makes migration impossible (one sentence).
     std::string refusal;
+    // Not empty: what the parameter files of Open MPI choose, and what is taken instead.
+    std::string instead;
 };
 
 // What is to be set in the environment of mpirun or a daemon. The user's own values are kept.
 // Without a wrapper the fork agent is left alone: ranks then run as ever and cannot move.
-JobSettings decide(const GetEnv& get, const InstalledPaths& paths);
+// in_files: a parameter's value (name without OMPI_MCA_) in Open MPI's parameter files, which are
+// the site's, and yield.
+JobSettings decide(const GetEnv& get, const InstalledPaths& paths, const GetEnv& in_files);
 
 // "true", "yes", "on", "enabled", "t", "y", or a number but zero; "false", "no", "off", "disabled",
 // "f", "n", or 0: as Open MPI reads booleans.

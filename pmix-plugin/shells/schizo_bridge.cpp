@@ -31,6 +31,7 @@ struct State {
     bool active = false;
     InstalledPaths paths;
     std::string message;
+    std::string instead;
     std::string secret;
     std::string life;      // "" before ghost_schizo_secret()
     std::string restart;   // folder of the snapshot the job is restarted from; empty: a new job
@@ -203,7 +204,8 @@ void ghost_schizo_parameters(ghost_register_fn each) noexcept {
     }
 }
 
-const char* ghost_schizo_prepare(int decides, const char* component, const char* version) noexcept {
+const char* ghost_schizo_prepare(int decides, const char* component, const char* version,
+                                 ghost_file_fn in_files) noexcept {
     State& s = state();
     s.message.clear();
     if (s.prepared) return nullptr;
@@ -217,16 +219,25 @@ const char* ghost_schizo_prepare(int decides, const char* component, const char*
         s.message = "Ghost is switched off (--mca ghost 1 switches it on)";
         return s.message.c_str();
     }
-    const JobSettings decided = decide(ghost::environment_variable, s.paths);
+    const auto of_files = [in_files](const std::string& name) -> std::optional<std::string> {
+        const char* value = in_files(name.c_str());
+        return value ? std::optional<std::string>(value) : std::nullopt;
+    };
+    const JobSettings decided = decide(ghost::environment_variable, s.paths, of_files);
     if (std::string why = refusal(s, decides, version, decided); !why.empty()) {
         switch_off(s, std::move(why));
         return s.message.c_str();
     }
+    if (decides) s.instead = decided.instead;
     share_variables(decides);
     for (const Setting& setting : decided.settings)
         setenv(setting.name.c_str(), setting.value.c_str(), 1);
     s.active = true;
     return nullptr;
+}
+
+const char* ghost_schizo_instead(void) noexcept {
+    return state().instead.empty() ? nullptr : state().instead.c_str();
 }
 
 const char* ghost_schizo_secret(int decides, ghost_get_fn users_agent) noexcept {

@@ -17,6 +17,8 @@ extern "C" {
 typedef const char* (*ghost_register_fn)(const char* name, const char* fallback,
                                          const char* meaning);
 typedef const char* (*ghost_get_fn)(void);
+/* The value of a component selection ("pml") in Open MPI's parameter files; NULL if none has it. */
+typedef const char* (*ghost_file_fn)(const char* name);
 /* Puts one variable into an environment, in place of an old value. */
 typedef void (*ghost_set_fn)(void* env, const char* name, const char* value);
 
@@ -29,8 +31,12 @@ void ghost_schizo_parameters(ghost_register_fn each) GHOST_NOEXCEPT;
  * no room for migration, or another version of Open MPI than 4.1, switches Ghost off for the whole
  * job; the text to show is returned then (valid until the next call), else NULL. `component` is the
  * component's own path, `version` Open MPI's. */
-const char* ghost_schizo_prepare(int decides, const char* component,
-                                 const char* version) GHOST_NOEXCEPT;
+const char* ghost_schizo_prepare(int decides, const char* component, const char* version,
+                                 ghost_file_fn in_files) GHOST_NOEXCEPT;
+
+/* mpirun, after ghost_schizo_prepare(): which choices of the parameter files the job does not
+ * follow; NULL if it follows all. */
+const char* ghost_schizo_instead(void) GHOST_NOEXCEPT;
 
 /* Where the job's secret comes from, and how it goes to the daemons that this process starts; after
  * ghost_schizo_prepare(). users_agent gives the launch agent that the user has chosen

@@ -59,6 +59,22 @@ static const char* launch_agent_of_user(void) {
     return out;
 }
 
+/* Of what belongs to ranks, which mpirun itself does not read. */
+static const char* value_in_files(const char* name) {
+    static char* value;
+    value = NULL;
+    const int at = mca_base_var_register("ompi", name, NULL, NULL, "", MCA_BASE_VAR_TYPE_STRING,
+                                         NULL, 0, MCA_BASE_VAR_FLAG_DWG, OPAL_INFO_LVL_2,
+                                         MCA_BASE_VAR_SCOPE_READONLY, &value);
+    const mca_base_var_t* found = NULL;
+    const char* out = NULL;
+    if (0 <= at && OPAL_SUCCESS == mca_base_var_get(at, &found) && value &&
+        MCA_BASE_VAR_SOURCE_FILE == found->mbv_source)
+        out = strdup(value);
+    if (0 <= at) mca_base_var_deregister(at);
+    return out;
+}
+
 static void take_secret(int decides) {
     const char* why = ghost_schizo_secret(decides, launch_agent_of_user);
     if (!why) return;
@@ -80,8 +96,11 @@ static int starts_daemons_by_agent(void) {
 static void prepare(int decides) {
     Dl_info self = {0};
     dladdr((void*)&mca_schizo_ghost_component, &self);
-    const char* why = ghost_schizo_prepare(decides, self.dli_fname, orte_version_string);
+    const char* why = ghost_schizo_prepare(decides, self.dli_fname, orte_version_string,
+                                           value_in_files);
     opal_show_help_add_dir(ghost_schizo_help_dir());
+    const char* instead = ghost_schizo_instead();
+    if (instead) opal_show_help("help-ghost.txt", "taken instead", true, instead);
     const char* lacks = decides ? ghost_schizo_lacks_privilege() : NULL;
     if (lacks) opal_show_help("help-ghost.txt", "needs user namespaces", true, lacks);
     if (!why) return take_secret(decides);

@@ -60,6 +60,22 @@ TEST(NetpipeCommand, RepeatsAreGivenOnlyWhenChosen) {
     EXPECT_EQ(words.back(), "9");
 }
 
+TEST(NetpipeCommand, StreamsGoOneWay) {
+    EXPECT_EQ(mpi_command({"x", {}, "", Pattern::stream}, {1, 64, 9}).back(), "-s");
+}
+
+TEST(NetpipeReport, StreamsAreHeldAgainstStreams) {
+    Report report;
+    report.curves = {{"ghost, same node", {{8, 1.0}}},
+                     {"UCX, same node", {{8, 2.0}}},
+                     {"ghost, same node, stream", {{8, 1.0}}},
+                     {"UCX, same node, stream", {{8, 0.5}}}};
+    const auto speeds = to_json(report)["speeds"];
+    EXPECT_EQ(speeds.size(), 2);
+    EXPECT_EQ(speeds["ghost, same node / UCX, same node"], 2.0);
+    EXPECT_EQ(speeds["ghost, same node, stream / UCX, same node, stream"], 0.5);
+}
+
 TEST(ClusterTraffic, DaemonPortsAreFound) {
     const char* sockets =
         "LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"sshd\",pid=3,fd=3))\n"

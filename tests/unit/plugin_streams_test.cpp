@@ -170,6 +170,20 @@ void expect_streams(kernet::Node& one, kernet::Node& two) {
     EXPECT_STREQ(got, text);
 }
 
+// A site's parameter files yield, and its users are told; what they keep out is no choice.
+TEST(JobSettings, ChoicesOfParameterFilesYield) {
+    const auto nothing = [](const std::string&) { return std::optional<std::string>(); };
+    const auto file = [](const char* pml) {
+        return [pml](const std::string& name) {
+            return name == "pml" ? std::optional<std::string>(pml) : std::nullopt;
+        };
+    };
+    EXPECT_EQ(decide(nothing, {}, file("ucx")).instead, "pml ucx: ob1 is taken instead");
+    EXPECT_EQ(decide(nothing, {}, file("ucx")).refusal, "");
+    EXPECT_EQ(decide(nothing, {}, file("^ucx")).instead, "");
+    EXPECT_EQ(decide(nothing, {}, file("ob1")).instead, "");
+}
+
 TEST(JobStreams, ManagersStartOnFirstProcess) {
     Job job(3);
     job.known = false;
