@@ -22,6 +22,7 @@ typedef struct kernet_btl_params_t {
     size_t piece_min;       /* how a large message is cut for a ring, bytes */
     size_t piece_max;
     size_t backlog;         /* bytes kept here per peer before senders have to wait */
+    size_t near_eager_limit;
 } kernet_btl_params_t;
 
 extern kernet_btl_params_t kernet_btl_params;

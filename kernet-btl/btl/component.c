@@ -23,6 +23,7 @@ kernet_btl_params_t kernet_btl_params = {
     .piece_min = 2048,
     .piece_max = 65536,
     .backlog = 4 * 1024 * 1024,
+    .near_eager_limit = 16640, /* 16 KB, and ob1's header */
 };
 
 static void param(const char *name, const char *help, mca_base_var_type_t type, void *storage)
@@ -62,6 +63,8 @@ static int kernet_register(void)
     param("backlog", "Bytes that may wait in the process per peer before a sender waits; 64 KB at "
           "most for a peer in shared memory",
           MCA_BASE_VAR_TYPE_SIZE_T, &p->backlog);
+    param("near_eager_limit", "The eager limit while all peers are in shared memory and answer, bytes",
+          MCA_BASE_VAR_TYPE_SIZE_T, &p->near_eager_limit);
     kernet_btl_defaults();
     return mca_btl_base_param_register(&mca_btl_kernet_component.btl_version, &kernet_btl_module);
 }

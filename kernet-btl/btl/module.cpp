@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "kernet-btl/btl/module.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
+#include <vector>
 #include <poll.h>
 #include <pthread.h>
 #include <csignal>
@@ -147,6 +150,37 @@ void Module::report_gone(uint32_t rank) {
     on_error(&kernet_btl_module, MCA_BTL_ERROR_FLAGS_FATAL, nullptr, why.data());
 }
 
+void Module::know(mca_btl_base_endpoint_t* peer) {
+    peers_.push_back(peer);
+    places_changed_ = true;
+}
+
+void Module::forget(const mca_btl_base_endpoint_t* peer) {
+    std::erase(peers_, peer);
+    places_changed_ = true;
+}
+
+void Module::linked(Socket&) {
+    places_changed_ = true;
+}
+
+// ob1 reads the limit once for each message, and goes on by what it has begun. A peer that is away
+// may come back to either place.
+void Module::set_eager_limit() {
+    places_changed_ = false;
+    bool any = false, all = true;
+    for (const mca_btl_base_endpoint_t* peer : peers_) {
+        if (!peer->socket->linked()) continue;
+        any = true;
+        all = all && peer->socket->local() && !peer->streams;
+    }
+    size_t& limit = kernet_btl_module.btl_eager_limit;
+    const size_t fits =
+        any && all ? std::min(far_limit_, kernet_btl_params.near_eager_limit) : far_limit_;
+    if (std::exchange(limit, fits) == fits) return;
+    ghost::log::debug("btl kernet: messages of up to {} bytes are sent at once", fits);
+}
+
 int Module::progress() {
     int events = 0;
     auto idle = DataPath::Idle::spin;
@@ -158,6 +192,8 @@ int Module::progress() {
         // whatever became of the announcement
         if (regions.offers_wait()) regions.send_offers(nullptr);
         if (!done_.empty()) events += complete();
+        if (places_changed_) [[unlikely]]
+            set_eager_limit();
         idle = path_.how_to_idle();
         if (path_.registry().take_gone()) [[unlikely]]
             undeliverable = path_.undeliverable();

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The BTL module: Open MPI's transfers on KerNet streams, one stream per pair of ranks.
 //
-// One module for both links, because a peer's placement can change while messages are under way:
-// limits hold in either placement, and what differs (rings or one large frame) is decided per
-// message below this layer. Large contiguous messages go by ob1's RGET protocol: the receiver asks,
-// the sender's BTL answers with one bulk message. With GET rather than PUT, the receiver is done
-// when the data is there, and the FIN that ends the sender's request is also the proof that the
-// user's buffer is no longer needed for a repetition.
+// Everything works with a peer in either placement, which can change while messages are under way;
+// what differs (rings or one large frame) is decided per message below this layer. Only the eager
+// limit follows the places. It is one for all peers: ob1 compares modules when it answers, also of
+// messages that came long ago, so that a peer cannot be given another one. Large contiguous
+// messages go by ob1's RGET protocol: the receiver asks, the sender's BTL answers with one bulk
+// message. With GET rather than PUT, the receiver is done when the data is there, and the FIN that
+// ends the sender's request is also the proof that the user's buffer is no longer needed for a
+// repetition.
 #pragma once
 
 #include <memory>
@@ -83,6 +85,11 @@ class Locks {
     std::vector<std::pair<uint32_t, uint64_t>> held_;
 };
 
+// Tags of ob1 that a message begins with: MATCH, RNDV, RGET (Open MPI 4.1.4, pml_ob1_hdr.h).
+constexpr bool is_first_of_message(uint8_t tag) {
+    return tag > MCA_BTL_TAG_PML && tag <= MCA_BTL_TAG_PML + 3;
+}
+
 // Everything of the BTL in this process. Made by init, destroyed by finalize; used inside the gate.
 class Module final : public Receiver {
   public:
@@ -110,6 +117,19 @@ class Module final : public Receiver {
     int progress();
     // Nothing can be sent to that peer any more; told once. Inside the gate.
     bool refuses(const mca_btl_base_endpoint_t* peer);
+    // A peer that ob1 knows from now on, or not any more. Inside the gate.
+    // A long message is about to go to that peer. Inside the gate.
+    void count_long(mca_btl_base_endpoint_t* peer) {
+        if (is_first_of_message(peer->socket->take_heard()) != peer->streams) {
+            peer->otherwise = 0;
+        } else if (++peer->otherwise >= otherwise_in_a_row) {
+            peer->otherwise = 0;
+            peer->streams = !peer->streams;
+            places_changed_ = true;
+        }
+    }
+    void know(mca_btl_base_endpoint_t* peer);
+    void forget(const mca_btl_base_endpoint_t* peer);
 
     Regions regions;
     mca_btl_base_module_error_cb_fn_t on_error = nullptr;  // of whoever sends
@@ -121,6 +141,7 @@ class Module final : public Receiver {
     void placed(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size, uint8_t* body,
                 size_t size) override;
     void released(Socket& socket, void* token) override;
+    void linked(Socket& socket) override;
 
   private:
     // A message between BTLs.
@@ -144,6 +165,9 @@ class Module final : public Receiver {
     int complete();
     void report_gone(uint32_t rank);
     void serve();
+    void set_eager_limit();
+
+    static constexpr uint32_t otherwise_in_a_row = 4;
 
     std::unique_ptr<Endpoint> endpoint_;
     DataPath& path_;
@@ -156,6 +180,9 @@ class Module final : public Receiver {
     MissedOffers missed_;
     Locks locks_;
     std::set<uint32_t> told_gone_;
+    std::vector<mca_btl_base_endpoint_t*> peers_;
+    bool places_changed_ = false;  // the limit may not fit any more
+    const size_t far_limit_ = kernet_btl_module.btl_eager_limit;
     uint64_t next_cookie_ = 1;
     std::unique_ptr<RankAgent> agent_;
     std::thread server_;

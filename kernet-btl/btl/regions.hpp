@@ -18,8 +18,11 @@
 // A peer, as Open MPI knows it.
 struct mca_btl_base_endpoint_t {
     kernet::Socket* socket;
-    uint32_t missed = 0;  // offers that came too early: one more for each, one less for each hit
-    uint32_t skip = 0;    // regions that are not offered, because some were missed
+    // Long messages to it go one behind the other, and none comes back (Module::count_long).
+    bool streams = false;
+    uint32_t otherwise = 0;  // in a row: sent as `streams` does not say
+    uint32_t missed = 0;     // offers that came too early: one more for each, one less for each hit
+    uint32_t skip = 0;       // regions that are not offered, because some were missed
 };
 
 // What a peer needs to use registered memory; travels inside ob1's headers.

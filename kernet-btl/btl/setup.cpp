@@ -240,6 +240,8 @@ int add_procs(mca_btl_base_module_t*, size_t count, opal_proc_t** procs,
         // makes the link.
         if (!of_job) socket.connect();
         endpoints[i] = new mca_btl_base_endpoint_t{&socket};
+        Gate::Holder inside(module->path().gate());
+        module->know(endpoints[i]);
         opal_bitmap_set_bit(reachable, static_cast<int>(i));
     }
     return OPAL_SUCCESS;
@@ -247,7 +249,13 @@ int add_procs(mca_btl_base_module_t*, size_t count, opal_proc_t** procs,
 
 int del_procs(mca_btl_base_module_t*, size_t count, opal_proc_t**,
               mca_btl_base_endpoint_t** endpoints) {
-    for (size_t i = 0; i < count; i++) delete endpoints[i];
+    for (size_t i = 0; i < count; i++) {
+        if (module && endpoints[i]) {
+            Gate::Holder inside(module->path().gate());
+            module->forget(endpoints[i]);
+        }
+        delete endpoints[i];
+    }
     return OPAL_SUCCESS;
 }
 

@@ -228,6 +228,7 @@ void Socket::adopt(LinkHandoff& offer) {
     for (; first; first = first->next) backlog_ += first->wire_size();
     if (filtered_ && waiting_.empty()) encode_some();
     path_.links_changed();
+    receiver_.linked(*this);
     // The first frame by every link: the last number received, exact because the old link is gone.
     lost_ = !link_->write_control(wire::FrameType::ack, received_);
     told_ = received_;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "kernet-btl/transport/filtered.hpp"
 #include "kernet-btl/transport/registry.hpp"
@@ -36,6 +37,9 @@ class Receiver {
     // to send_frame() with a token has left for the link. With filters a bulk message is released
     // when its last frame has left, perhaps before send_bulk() returns. Must not send.
     virtual void released(Socket& socket, void* token) = 0;
+    // It has got a link, of another kind perhaps: the peer, or this process, has moved. Also by the
+    // control side, while the gate is closed. Must not send.
+    virtual void linked(Socket& /*socket*/) {}
 };
 
 class Socket final : private LinkEvents {
@@ -61,6 +65,8 @@ class Socket final : private LinkEvents {
     // And there is what never was in a link to it.
     bool undeliverable() const;
     void* user = nullptr;  // the upper layer's
+    // The tag of the last message that has come since this was asked; 0: none has.
+    uint8_t take_heard() { return std::exchange(heard_, uint8_t{0}); }
 
     // --- sending: reserve() then commit(), nothing in between ---
     // Where the bytes of a message of at most wire::max_message bytes go. Never null.
@@ -218,6 +224,7 @@ class Socket final : private LinkEvents {
     PeerShared& shared_;
     Receiver& receiver_;
     SocketState state_ = SocketState::free;
+    uint8_t heard_ = 0;
     bool in_place_ = false;  // messages are written where the link keeps them
     FrameQueue sent_;        // in the link, not acknowledged, and not kept by it
     uint64_t generation_ = 0;

@@ -100,6 +100,7 @@ bool Socket::on_data(uint64_t seq, uint8_t tag, uint8_t* bytes, size_t size) {
     if (filtered_) [[unlikely]]
         return take_filtered(seq, tag, bytes, size);
     arrived(seq);
+    heard_ = tag;
     receiver_.deliver(*this, tag, bytes, size);
     return true;
 }

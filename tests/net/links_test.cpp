@@ -249,6 +249,32 @@ TEST_F(MeasuredOnNodes, LinksAreChosenAgainAfterEveryMove) {
     }
 }
 
+// Each message there and back is longer than what is sent at once in shared memory.
+TEST_F(MeasuredOnNodes, EagerLimitFollowsThePlaces) {
+    const std::string log = path("limits");
+    Words words{"--map-by", "node", "-x", "GHOST_LOG=" + log, "--mca", "ghost_verbose", "4"};
+    const Words program = endless("pingpong", {"--bytes", "60000"});
+    words.insert(words.end(), program.begin(), program.end());
+    Job job(lab(), 2, "gn1:1,gn2:2", words);
+    ASSERT_TRUE(job.wait_for("pingpong: started")) << job.mpirun().err();
+    const auto said = [&](size_t limit) {
+        return nettest::count_of(contents_of(log),
+                                 fmt::format("messages of up to {} bytes are sent at once", limit));
+    };
+    EXPECT_EQ(said(16640), 0U);
+    for (const auto& [node, limit] : {std::pair<const char*, size_t>{"gn2", 16640},
+                                      {"gn1", 131328},
+                                      {"gn2", 16640},
+                                      {"gn1", 131328}}) {
+        const auto before = said(limit);
+        ASSERT_NO_FATAL_FAILURE(expect_moved(job, 0, node));
+        EXPECT_TRUE(nettest::poll_until(30, [&] { return said(limit) >= before + 2; }))
+            << node << "\n"
+            << contents_of(log);
+    }
+    expect_clean_end(job, "pingpong:");
+}
+
 // Ranks that are to have faults and cannot read which do not run without.
 TEST_F(MeasuredOnNodes, MalformedFaultsAreRefused) {
     Words words{"--map-by", "node", "-x", "GHOST_LINK_FAULTS=drip=300"};
