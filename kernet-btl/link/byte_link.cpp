@@ -153,6 +153,7 @@ Link::Poll ByteLink::receive_body(LinkEvents& events) {
 
 void ByteLink::finish_bulk(LinkEvents& events) {
     body_ = nullptr;
+    came();
     events.on_bulk_done(bulk_);
 }
 
@@ -193,6 +194,7 @@ bool ByteLink::parse(LinkEvents& events) {
         uint8_t* bytes = buffer_.get() + begin_ + wire::frame_header_size;
         begin_ += wire::frame_header_size + static_cast<size_t>(header.length);
         if (header.type == wire::FrameType::data) {
+            came();
             const auto size = static_cast<size_t>(header.length) - header.head;
             if (!events.on_data(header.seq, header.tag, bytes + header.head, size)) return false;
         } else if (header.type != wire::FrameType::ack) {

@@ -47,6 +47,8 @@ class ByteLink : public Link {
     virtual ssize_t peek_bytes(void* bytes, size_t size) = 0;
     // A frame with so many bytes of payload has begun to come.
     virtual void comes(uint64_t /*size*/) {}
+    // A message has come whole.
+    virtual void came() {}
 
     const char* wrong_ = nullptr;
 

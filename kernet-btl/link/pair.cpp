@@ -48,6 +48,7 @@ ssize_t PairLink::write(Frame* first, size_t offset, uint64_t ack) {
     if (offset == 0) small_now_ = !end;  // (a frame that has begun stays where it is)
     if (small_now_) {
         const ssize_t wrote = packets_->write_until(end, first, offset, ack);
+        if (wrote > 0) bytes_->answered();
         if (wrote != 0 || offset != 0) return wrote;
         // A connection takes far more for a peer that does not look than a window of packets does.
         full_ = true;

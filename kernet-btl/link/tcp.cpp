@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <sys/socket.h>
+#include <utility>
 
 #include "kernet-btl/link/net.hpp"
 
@@ -15,6 +16,10 @@ namespace {
 // the time. Longer ones wait for their sender, and take 1.06 to 1.13 of it if all that is his work.
 constexpr int mark = 128 << 10, mark_if_long = 32 << 10;
 constexpr uint64_t longest_not_long = 224 << 10;
+// Messages without an answer that make a stream, in which nobody waits for each. Its sender is the
+// busy one, and takes in an acknowledgement on arrival in the middle of its work: messages of 8 to
+// 32 KB take 0.85 to 0.95 of the time if the receiver makes them.
+constexpr uint32_t unanswered_in_stream = 8;
 
 bool would_block() {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
@@ -29,13 +34,29 @@ ssize_t outcome(ssize_t got) {
 
 void TcpLink::waited_for(bool on) {
     waited_for_ = on;
-    net::acknowledge_on_arrival(fd_.get(), on ? 1 : long_ ? mark_if_long : mark);
+    mark_arrivals();
+}
+
+void TcpLink::mark_arrivals() {
+    const int below = waited_for_ || stream_ ? 1 : long_ ? mark_if_long : mark;
+    net::acknowledge_on_arrival(fd_.get(), below);
 }
 
 void TcpLink::comes(uint64_t size) {
     if (size < mark_if_long || long_ == (size > longest_not_long)) return;
     long_ = !long_;
-    if (!waited_for_) waited_for(false);
+    if (!waited_for_) mark_arrivals();
+}
+
+void TcpLink::came() {
+    if (stream_ || ++unanswered_ <= unanswered_in_stream) return;
+    stream_ = true;
+    if (!waited_for_) mark_arrivals();
+}
+
+void TcpLink::answered() {
+    unanswered_ = 0;
+    if (std::exchange(stream_, false) && !waited_for_) mark_arrivals();
 }
 
 bool TcpLink::node_is_dead() const {
@@ -46,6 +67,7 @@ ssize_t TcpLink::send_bytes(const iovec* pieces, int count) {
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(pieces);
     message.msg_iovlen = static_cast<size_t>(count);
+    answered();
     const ssize_t done = sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (done >= 0) return done;
     return would_block() ? 0 : -1;

@@ -20,6 +20,8 @@ class TcpLink final : public ByteLink {
     int fd() const override { return fd_.get(); }
     void waited_for(bool on) override;
     bool node_is_dead() const override;
+    // This end has sent something, by this link or one beside it.
+    void answered();
 
   private:
     ssize_t send_bytes(const iovec* pieces, int count) override;
@@ -27,11 +29,16 @@ class TcpLink final : public ByteLink {
     ssize_t receive_bytes(const iovec* pieces, int count) override;
     ssize_t peek_bytes(void* bytes, size_t size) override;
     void comes(uint64_t size) override;
+    void came() override;
+    // What fits what has come: how far the kernel acknowledges by itself.
+    void mark_arrivals();
 
     Fd fd_;
     int64_t dead_after_us_;
     bool waited_for_ = true;
-    bool long_ = false;  // what came last of what does not come in one piece
+    bool long_ = false;        // what came last of what does not come in one piece
+    uint32_t unanswered_ = 0;  // messages that have come since this end has sent any
+    bool stream_ = false;      // they come one behind the other, and none is answered
 };
 
 }  // namespace kernet
