@@ -117,7 +117,6 @@ class Module final : public Receiver {
     int progress();
     // Nothing can be sent to that peer any more; told once. Inside the gate.
     bool refuses(const mca_btl_base_endpoint_t* peer);
-    // A peer that ob1 knows from now on, or not any more. Inside the gate.
     // A long message is about to go to that peer. Inside the gate.
     void count_long(mca_btl_base_endpoint_t* peer) {
         if (is_first_of_message(peer->socket->take_heard()) != peer->streams) {
@@ -128,6 +127,7 @@ class Module final : public Receiver {
             places_changed_ = true;
         }
     }
+    // A peer that ob1 knows from now on, or not any more. Inside the gate.
     void know(mca_btl_base_endpoint_t* peer);
     void forget(const mca_btl_base_endpoint_t* peer);
 
