@@ -35,6 +35,7 @@ class Peer:
         self.spare = []
         self.seen = []
         self.input_bytes = 0
+        self.output_given = None  # what it has given of the rank's standard output, told at its end
 
     def send(self, message, fds=()):
         data = json.dumps(message).encode()
@@ -63,6 +64,10 @@ class Peer:
         if message["t"] == "stdin":
             self.input_bytes = message["bytes"]
             return self.receive(limit)
+        if message["t"] == "output":
+            assert self.output_given is None, f"told twice; so far: {self.seen}"
+            self.output_given = message["output"]
+            return self.receive(limit)
         if message["t"] == "stdin_closed":
             self.close_spare((0, 3))
         if message["t"] == "exit":
@@ -76,6 +81,7 @@ class Peer:
             if message is not None and message["t"] in skip and message["t"] != kind:
                 continue
             got = message["t"] if message else "the end"
+            assert got not in ("gone", "exit") or self.output_given, f"no output told: {self.seen}"
             assert got == kind, f"wanted {kind}, got {message}; so far: {self.seen}"
             return message
 
