@@ -69,6 +69,22 @@ TEST_F(Grow, FencesCountTheRankThere) {
     expect_clean_end(*job, "fencer:");
 }
 
+// The daemon of gn4 is the job's fourth, which in another tree than the job's speaks through the
+// second one, that of gn2.
+TEST_F(Grow, FencesOfADaemonThatSeesAnotherOneJoin) {
+    Words words = endless("fencer", {"--file", path("rounds")});
+    words.insert(words.begin(), {"--map-by", "node"});
+    Job job(lab(), 3, "gn1:2,gn2:2,gn3:2", words);
+    ASSERT_TRUE(job.wait_for("fencer: round ")) << job.mpirun().err();
+    ASSERT_NO_FATAL_FAILURE(expect_joins(job, "gn4:2"));
+    ASSERT_NO_FATAL_FAILURE(expect_moved(job, 1, "gn4"));
+    const Move drained = verb({"drain", "gn2"});
+    ASSERT_EQ(drained.status, 0) << drained.err << job.mpirun().err();
+    ASSERT_NO_FATAL_FAILURE(expect_joins(job, "gn2"));
+    ASSERT_TRUE(job.wait_for_more("fencer: round ", 4)) << job.mpirun().err();
+    expect_clean_end(job, "fencer:");
+}
+
 TEST_F(Grow, DrainedNodeIsReplacedAndComesBack) {
     Job job(lab(), 4, "gn1:2,gn2:2", endless("pattern"));
     ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();

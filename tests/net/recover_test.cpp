@@ -37,11 +37,6 @@ int number_from(const char* variable, int fallback) {
     return text == nullptr ? fallback : std::atoi(text);
 }
 
-// Lost nodes join again. Not by default: docs/STATUS.md, "Known limits".
-bool comes_back() {
-    return number_from("GHOST_TEST_COME_BACK", 0) != 0;
-}
-
 std::string contents(const std::string& file) {
     std::ifstream in(file);
     std::stringstream all;
@@ -353,7 +348,7 @@ bool Recover::one_loss(const std::string& name, std::mt19937_64& random, std::st
     const std::string node = "gn" + std::to_string(1 + random() % 4);
     const uint64_t kind = random() % 10;
     std::optional<Background> beside;  // what else is under way
-    if (comes_back() && away.empty() && random() % 8 == 0) {
+    if (away.empty() && random() % 8 == 0) {
         away = "gn" + std::to_string(2 + random() % 3);
         beside.emplace(lab().start_on("gn1", {"ghost", "drain", away}));
     } else if (random() % 2 == 0)
@@ -416,7 +411,7 @@ TEST_F(Recover, RandomLosses) {
             20, [&] { return recoveries(*job) > before || !job->mpirun().running(); });
         const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
         if (back) seconds.push_back(took.count());
-        if (comes_back()) bring_back(*job, away);
+        bring_back(*job, away);
     }
     EXPECT_TRUE(job->mpirun().running());  // all of them have been
     const Finished end = job->finish(120 + 10 * losses);

@@ -239,7 +239,9 @@ void learn_daemon(const NewNode& node) {
     daemons->num_procs = std::max<orte_vpid_t>(daemons->num_procs, node.id + 1);
     orte_process_info.num_procs = daemons->num_procs;
     orte_process_info.max_procs = std::max(orte_process_info.max_procs, daemons->num_procs);
-    orte_routed.update_routing_plan(nullptr);
+    // Not of every tree that ORTE knows: each sets the daemon's parent, to which its fences go.
+    for (const orte_rml_conduit_t conduit : {orte_mgmt_conduit, orte_coll_conduit})
+        orte_routed.update_routing_plan(orte_rml.get_routed(conduit));
 }
 
 }  // namespace ghost::plugin::orte41
