@@ -37,7 +37,7 @@ bool Pump::read_source() {
     const auto size = static_cast<size_t>(n);
     char* const data = buffer_.data() + end_;
     const size_t skipped = meter_ ? meter_->pass({data, size}) : 0;
-    std::copy(data + skipped, data + size, data);
+    if (skipped > 0) std::copy(data + skipped, data + size, data);
     taken_ += size;
     end_ += size - skipped;
     return true;

@@ -190,13 +190,6 @@ int64_t now_ms() {
     return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
-std::string contents(const std::string& path) {
-    std::ifstream file(path);
-    std::ostringstream out;
-    out << file.rdbuf();
-    return out.str();
-}
-
 // What a node has: processes but for those that look, mounts, files, sockets with a name. Open
 // MPI's session folder is its own: one of an mpirun that was killed stays, as without Ghost.
 constexpr const char* inventory = R"(
@@ -250,7 +243,7 @@ class FaultMatrix : public FaultJob, public ::testing::WithParamInterface<Case> 
 
     const Case& fault() const { return GetParam(); }
     void plant() const;
-    std::string struck() const { return contents(planted_ + ".struck"); }
+    std::string struck() const { return nettest::contents(planted_ + ".struck"); }
     Words command() const;
     bool wait_for_end(const std::function<bool()>& over);
     void let_go_on();

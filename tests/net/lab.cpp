@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <regex>
 #include <sstream>
@@ -37,6 +38,13 @@ size_t count_of(const std::string& text, const std::string& part) {
         ++count;
     }
     return count;
+}
+
+std::string contents(const std::string& file) {
+    std::ifstream in(file);
+    std::stringstream all;
+    all << in.rdbuf();
+    return all.str();
 }
 
 std::string check_talk(const std::string& text, const std::string& stream) {

@@ -105,6 +105,8 @@ class Job {
 
 Move move_of(const Finished& finished);
 size_t count_of(const std::string& text, const std::string& part);
+// Of a file; "" if there is none.
+std::string contents(const std::string& file);
 // Of what tests/mpi/talk has written: lines of one stream, numbered from 0, whole, in order.
 // "complete", or the first fault.
 std::string check_talk(const std::string& text, const std::string& stream);

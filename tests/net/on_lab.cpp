@@ -64,6 +64,37 @@ void OnLab::expect_gone(const std::string& node, const std::string& pattern) {
         << pattern << " on " << node;
 }
 
+size_t OnLab::recoveries(Job& job) {
+    return count_of(job.mpirun().err(), goes_on);
+}
+
+void OnLab::expect_recovered(Job& job, const std::string& why, size_t times) {
+    ASSERT_TRUE(poll_until(60, [&] { return recoveries(job) >= times || !job.mpirun().running(); }))
+        << job.mpirun().err();
+    EXPECT_NE(job.mpirun().err().find(why), std::string::npos) << job.mpirun().err();
+    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+}
+
+Words OnLab::ledger(const std::string& folder, int steps, int pause_us, int memory_mb) const {
+    std::filesystem::create_directory(path(folder));
+    return {program("ledger"),
+            "--dir",
+            path(folder),
+            "--steps",
+            std::to_string(steps),
+            "--pause",
+            std::to_string(pause_us),
+            "--memory",
+            std::to_string(memory_mb)};
+}
+
+void OnLab::expect_same_ledgers(const std::string& a, const std::string& b, int ranks) const {
+    for (int rank = 0; rank < ranks; rank++) {
+        const std::string file = "/rank-" + std::to_string(rank);
+        EXPECT_EQ(contents(path(a) + file), contents(path(b) + file)) << rank;
+    }
+}
+
 void OnLab::expect_input_follows(Job& job, const std::function<void(const std::string&)>& move) {
     std::string expected;
     size_t bytes = 0;

@@ -40,6 +40,14 @@ class OnLab : public ::testing::Test {
     void expect_moved(Job& job, int rank, const std::string& node);
     // What ends by itself, that it has: these processes of a node, however long that takes it.
     void expect_gone(const std::string& node, const std::string& pattern);
+    // How often it went on after a loss (ghost_recover). So often at last, the loss is told, and it
+    // tells its rounds again.
+    static size_t recoveries(Job& job);
+    static void expect_recovered(Job& job, const std::string& why, size_t times = 1);
+    // A computation that writes a file for each rank to `folder`, which is made.
+    Words ledger(const std::string& folder, int steps, int pause_us, int memory_mb) const;
+    // Two of them, of so many ranks, have written the same.
+    void expect_same_ledgers(const std::string& a, const std::string& b, int ranks) const;
     // A job of `talk --stdin` tells each line it is given, once and in order; `move` brings rank 0
     // to a node meanwhile.
     void expect_input_follows(Job& job, const std::function<void(const std::string&)>& move);
@@ -58,6 +66,9 @@ class OnLab : public ::testing::Test {
     static inline std::unique_ptr<Lab> lab_;
     std::unique_ptr<Scratch> scratch_;
 };
+
+// What mpirun says when a job goes on after a loss: in front of it the loss, behind it from where.
+inline const std::string goes_on = ": the job goes on from snapshot ";
 
 // main() of a suite: 77 if nothing could be tried at all, as automake calls a skipped test.
 int run_suites(int argc, char** argv);

@@ -10,39 +10,24 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <random>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "tests/net/on_lab.hpp"
+#include "tests/rounds.hpp"
 
 namespace {
 
 using nettest::Finished;
+using nettest::goes_on;
 using nettest::Job;
 using nettest::program;
 using nettest::Words;
-
-const std::string goes_on = ": the job goes on from snapshot ";
-
-int number_from(const char* variable, int fallback) {
-    const char* text = std::getenv(variable);
-    return text == nullptr ? fallback : std::atoi(text);
-}
-
-std::string contents(const std::string& file) {
-    std::ifstream in(file);
-    std::stringstream all;
-    all << in.rdbuf();
-    return all.str();
-}
 
 class Partner : public nettest::OnLab {
   protected:
@@ -91,14 +76,6 @@ class Partner : public nettest::OnLab {
         const auto pids = lab().pids(node, "^[^ ]*mpi/pattern ");
         ASSERT_FALSE(pids.empty());
         lab().kill(node, pids.front());
-    }
-    static size_t recoveries(Job& job) { return nettest::count_of(job.mpirun().err(), goes_on); }
-    void expect_recovered(Job& job, const std::string& why, size_t times = 1) {
-        ASSERT_TRUE(nettest::poll_until(60, [&] {
-            return recoveries(job) >= times || !job.mpirun().running();
-        })) << job.mpirun().err();
-        EXPECT_NE(job.mpirun().err().find(why), std::string::npos) << job.mpirun().err();
-        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
     }
     void expect_ended(Job& job, const std::string& why) {
         const Finished end = job.finish();
@@ -360,20 +337,15 @@ TEST_F(Partner, IsGatheredAndRestarted) {
 
 // The files are byte for byte those of a run in which nothing is lost.
 TEST_F(Partner, RandomLosses) {
-    const int losses = number_from("GHOST_TEST_LOSSES", 6);
-    std::mt19937_64 random(static_cast<uint64_t>(number_from("GHOST_TEST_SEED", 1)));
-    const auto ledger = [&](const std::string& folder, int steps, const char* pause) {
-        std::filesystem::create_directory(path(folder));
-        return Words{program("ledger"), "--dir", path(folder), "--steps", std::to_string(steps),
-                     "--pause",         pause,   "--memory",   "16"};
-    };
+    const auto losses = static_cast<int>(ghost::test::rounds("GHOST_TEST_LOSSES", 6, 6));
+    std::mt19937_64 random(static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEED", 1, 1)));
     const int steps = 60 * losses;
-    Job whole(lab(), ranks, hosts, ledger("whole", steps, "0"));
+    Job whole(lab(), ranks, hosts, ledger("whole", steps, 0, 16));
     const Finished right = whole.finish(120);
     ASSERT_EQ(right.status, 0) << right.err;
     Words words = options("partner", {"--mca", "ghost_checkpoint_interval", "2", "--mca",
                                       "ghost_recover_max", "1000"});
-    for (const std::string& word : ledger("lost", steps, "50000")) words.push_back(word);
+    for (const std::string& word : ledger("lost", steps, 50'000, 16)) words.push_back(word);
     Job job(lab(), ranks, hosts, words);
     // mpirun's stays, and slots for all ranks.
     std::vector<std::string> may_go{"gn2", "gn3", "gn4"};
@@ -397,10 +369,7 @@ TEST_F(Partner, RandomLosses) {
     }
     const Finished end = job.finish(120 + 10 * losses);
     EXPECT_EQ(end.status, 0) << end.out << end.err;
-    for (int rank = 0; rank < ranks; rank++) {
-        const std::string file = "/rank-" + std::to_string(rank);
-        EXPECT_EQ(contents(path("lost") + file), contents(path("whole") + file)) << rank;
-    }
+    expect_same_ledgers("lost", "whole", ranks);
     std::printf("%zu recoveries\n", nettest::count_of(end.err, goes_on));
 }
 

@@ -9,40 +9,26 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <optional>
 #include <random>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "tests/net/on_lab.hpp"
+#include "tests/rounds.hpp"
 
 namespace {
 
 using nettest::Background;
 using nettest::Finished;
+using nettest::goes_on;
 using nettest::Job;
 using nettest::program;
 using nettest::Words;
-
-const std::string goes_on = ": the job goes on from snapshot ";
-
-int number_from(const char* variable, int fallback) {
-    const char* text = std::getenv(variable);
-    return text == nullptr ? fallback : std::atoi(text);
-}
-
-std::string contents(const std::string& file) {
-    std::ifstream in(file);
-    std::stringstream all;
-    all << in.rdbuf();
-    return all.str();
-}
 
 class Recover : public nettest::OnLab {
   protected:
@@ -102,14 +88,6 @@ class Recover : public nettest::OnLab {
                 std::filesystem::exists(one.path() / "manifest.json"))
                 return true;
         return false;
-    }
-    static size_t recoveries(Job& job) { return nettest::count_of(job.mpirun().err(), goes_on); }
-    void expect_recovered(Job& job, const std::string& why, size_t times = 1) {
-        ASSERT_TRUE(nettest::poll_until(60, [&] {
-            return recoveries(job) >= times || !job.mpirun().running();
-        })) << job.mpirun().err();
-        EXPECT_NE(job.mpirun().err().find(why), std::string::npos) << job.mpirun().err();
-        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
     }
     // As Open MPI ends it, and by itself.
     void expect_stock_end(const Words& words, int status) {
@@ -383,19 +361,14 @@ void Recover::bring_back(Job& job, std::string& away) {
 
 // The files are byte for byte those of a run in which nothing is lost.
 TEST_F(Recover, RandomLosses) {
-    const int losses = number_from("GHOST_TEST_LOSSES", 6);
-    std::mt19937_64 random(static_cast<uint64_t>(number_from("GHOST_TEST_SEED", 1)));
-    const auto ledger = [&](const std::string& folder, int steps, const char* pause) {
-        std::filesystem::create_directory(path(folder));
-        return Words{program("ledger"), "--dir", path(folder), "--steps", std::to_string(steps),
-                     "--pause",         pause,   "--memory",   "64"};
-    };
+    const auto losses = static_cast<int>(ghost::test::rounds("GHOST_TEST_LOSSES", 6, 6));
+    std::mt19937_64 random(static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEED", 1, 1)));
     const int steps = 200 * losses;
-    Job whole(lab(), ranks, hosts, ledger("whole", steps, "0"));
+    Job whole(lab(), ranks, hosts, ledger("whole", steps, 0, 64));
     const Finished right = whole.finish(120);
     ASSERT_EQ(right.status, 0) << right.err;
-    auto job = job_of(ledger("lost", steps, "20000"), {"--mca", "ghost_checkpoint_interval", "2",
-                                                       "--mca", "ghost_recover_max", "1000"});
+    auto job = job_of(ledger("lost", steps, 20'000, 64), {"--mca", "ghost_checkpoint_interval", "2",
+                                                          "--mca", "ghost_recover_max", "1000"});
     std::string away;             // a node that is lost, or drained
     std::vector<double> seconds;  // from a loss until the job went on
     for (int left = losses; left > 0 && job->mpirun().running();) {
@@ -416,10 +389,7 @@ TEST_F(Recover, RandomLosses) {
     EXPECT_TRUE(job->mpirun().running());  // all of them have been
     const Finished end = job->finish(120 + 10 * losses);
     EXPECT_EQ(end.status, 0) << end.out << end.err;
-    for (int rank = 0; rank < ranks; rank++) {
-        const std::string file = "/rank-" + std::to_string(rank);
-        EXPECT_EQ(contents(path("lost") + file), contents(path("whole") + file)) << rank;
-    }
+    expect_same_ledgers("lost", "whole", ranks);
     const auto last = [](const std::string& out) { return out.substr(out.rfind("ledger: ")); };
     EXPECT_EQ(last(end.out), last(right.out));
     std::ranges::sort(seconds);
