@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 #include <fmt/format.h>
 #include <utility>
 
@@ -11,20 +10,14 @@
 
 namespace ghost::plugin {
 
-// Input that ranks were given after the snapshot, or that waits for them on its way, cannot be
-// given again. Empty: there is none. nullptr: the snapshot is the one the job was restarted from.
+// Whoever was given input, by now or by the snapshot, is to be given again what came in between.
+// Empty: it can be. nullptr: the snapshot is the one the job was restarted from.
 std::string Recoveries::why_input_is_lost(const SnapshotRun* from) const {
-    const auto input = from != nullptr ? from->job.input : Manifest::Input();
-    auto saved = from != nullptr ? from->input : std::map<RankId, int64_t>();
     auto taken = input_;
-    for (const auto& [rank, bytes] : saved) taken.try_emplace(rank, bytes);
-    std::error_code failed;
-    const auto size = std::filesystem::file_size(input.path, failed);
+    if (from != nullptr) taken.insert(from->input.begin(), from->input.end());
     for (const auto& [rank, bytes] : taken) {
-        const bool all = !failed && !input.path.empty() && rank == input.rank && bytes > 0 &&
-                         saved[rank] == bytes &&
-                         input.offset + static_cast<uint64_t>(bytes) == size;
-        if (!all)
+        const int64_t had = input_by(from, rank);
+        if (had < 0 || !job_.adapter.has_input_since(rank, static_cast<uint64_t>(had)))
             return fmt::format("rank {} was given standard input that cannot be given again", rank);
     }
     return {};

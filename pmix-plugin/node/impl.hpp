@@ -287,6 +287,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     // Wrappers of a recovery that have not said yet what they have given of their ranks' output.
     std::map<RankId, std::shared_ptr<ControlConnection>> last_words_;
     std::map<RankId, ShownOutput> shown_;  // of it, as `recover_start` says
+    bool counts_anew_ = false;             // the same
     // The slots' own: by unit, the lowest rank that shares it, and its id.
     std::map<std::tuple<uint64_t, RankId, std::string>, std::weak_ptr<const Fd>> shared_files_;
     bool running_ = false;

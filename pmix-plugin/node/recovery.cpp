@@ -78,7 +78,8 @@ void NodeAgent::Impl::end_last_words() {
 void NodeAgent::Impl::recover_start(const RecoverStart& m) {
     shown_.clear();
     for (const ShownOutput& one : m.shown) shown_[one.rank] = one;
-    NodeRuntime::Births births{m.life, m.snapshot, {}, m.input_ended};
+    counts_anew_ = m.anew;
+    NodeRuntime::Births births{m.life, m.snapshot, {}, m.input_of, m.input_ended};
     for (const RankPlace& place : m.places) births.places.emplace_back(place.rank, place.node);
     const Status started = adapter_.start_ranks(births);
     report(Recovering{m.seq, true, started ? "" : started.error().message()});

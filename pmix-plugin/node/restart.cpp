@@ -33,7 +33,10 @@ void NodeAgent::Impl::check_slot(RankSlot& s) {
     s.epoch = restart_epoch_;
     Prepare order{0, s.epoch, s.rank};
     const auto shown = shown_.find(s.rank);
-    if (recovering_) order.shown = shown != shown_.end() ? shown->second : ShownOutput{s.rank};
+    if (recovering_) {
+        order.shown = shown != shown_.end() ? shown->second : ShownOutput{s.rank};
+        order.shown->anew = counts_anew_;
+    }
     s.wrapper->tell(order);
 }
 

@@ -175,7 +175,7 @@ constexpr Field rank_died_fields[] = {
 constexpr Field rank_ends_fields[] = {field<&RankEnds::rank>("rank", "whose")};
 constexpr Field input_taken_fields[] = {
     field<&InputTaken::rank>("rank", "whose"),
-    field<&InputTaken::bytes>("bytes", "of standard input, since the job began; -1: not known"),
+    field<&InputTaken::bytes>("bytes", "of standard input, since mpirun began; -1: not known"),
 };
 constexpr Field recover_stop_fields[] = {
     field<&RecoverStop::seq>("seq", operation),
@@ -190,8 +190,11 @@ constexpr Field recover_start_fields[] = {
     field<&RecoverStart::life>("life", "the job's from now on"),
     field<&RecoverStart::snapshot>("snapshot", "its folder"),
     field<&RecoverStart::places>("places", "every rank's"),
-    field<&RecoverStart::input_ended>("input_ended", "mpirun has no more input").or_default(),
+    field<&RecoverStart::input_of>("input_of", "whom mpirun gives standard input again"),
+    field<&RecoverStart::input_ended>("input_ended", "mpirun has no more for the others")
+        .or_default(),
     field<&RecoverStart::shown>("shown", "output that is not to be shown again").or_default(),
+    field<&RecoverStart::anew>("anew", "the snapshot is from before this mpirun").or_default(),
 };
 constexpr Field recovering_fields[] = {
     field<&Recovering::seq>("seq", operation),

@@ -340,8 +340,10 @@ struct RecoverStart {
     std::string life;
     std::string snapshot;
     std::vector<RankPlace> places;
+    std::optional<uint32_t> input_of = {};
     bool input_ended = false;
     std::vector<ShownOutput> shown = {};
+    bool anew = false;
     static const schema::Record table;
 };
 struct Recovering {

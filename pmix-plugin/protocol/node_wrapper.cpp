@@ -35,7 +35,7 @@ constexpr Field hello_fields[] = {
 };
 constexpr Field exit_fields[] = {field<&Exit::status>("status", "wait status")};
 constexpr Field stdin_fields[] = {
-    field<&StdinTaken::bytes>("bytes", "taken since the job began").in("bytes")};
+    field<&StdinTaken::bytes>("bytes", "taken since mpirun began").in("bytes")};
 constexpr Field output_fields[] = {
     field<&OutputGiven::output>("output", "of standard output"),
     field<&OutputGiven::error>("error", "of standard error"),

@@ -94,6 +94,7 @@ constexpr Field shown_output_fields[] = {
     field<&ShownOutput::known>("known", "else it was more"),
     field<&ShownOutput::output>("output", "of standard output"),
     field<&ShownOutput::error>("error", "of standard error"),
+    field<&ShownOutput::anew>("anew", "counted from the snapshot on").or_default(),
 };
 
 constexpr Field ready_fields[] = {
@@ -204,7 +205,7 @@ constexpr Field written_fields[] = {
         .in("µs")
         .or_default(),
     field<&Written::stdin_bytes>("stdin_bytes",
-                                 "input since the job began that the rank has read or the ghost "
+                                 "input since mpirun began that the rank has read or the ghost "
                                  "has; -1: not known")
         .in("bytes"),
     field<&Written::files>("files", "open for writing, as many as fit").or_default(),

@@ -134,6 +134,7 @@ struct ShownOutput {
     uint32_t rank = 0;
     bool known = true;  // else what follows is too little
     OutputPlace output = {}, error = {};
+    bool anew = false;  // counted from the snapshot on, which is from before this mpirun
     static const schema::Record table;
 };
 

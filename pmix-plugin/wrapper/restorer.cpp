@@ -292,7 +292,7 @@ Outgoing Restorer::import_ghost() {
 Outgoing Restorer::hold(const core::HeldTree& held, Stdio& stdio) {
     stdio.close_rank_ends();
     stdio_ = std::move(stdio);
-    if (!source_->comes_later() && !shown_) stdio_.begin_output();
+    if (!source_->comes_later() && (!shown_ || shown_->anew)) stdio_.begin_counts();
     if (shown_ && !stdio_.skip_output(*shown_))
         log::warning(
             "rank {}: where its output stood is not known; what it has written since the "

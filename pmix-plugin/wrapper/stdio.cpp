@@ -127,7 +127,8 @@ void Stdio::take_state(const RankStdio& ghost) {
     input_before_ = ghost.taken;
 }
 
-void Stdio::begin_output() {
+void Stdio::begin_counts() {
+    input_before_ = 0;
     for (OutputMeter& meter : begin_) meter = OutputMeter();
 }
 

@@ -31,9 +31,9 @@ class Stdio {
     static Result<Stdio> for_ghost(const RankStdio& ghost);
     // What carry() gave later than that, before start().
     void take_state(const RankStdio& ghost);
-    // The same: whoever shows the output begins with this rank, or has shown so much already.
-    // False: some of it may be shown twice.
-    void begin_output();
+    // The same: mpirun begins with this rank, and counts its input and output from here on; or has
+    // shown so much of the output already. False: some of it may be shown twice.
+    void begin_counts();
     bool skip_output(const ShownOutput& shown);
     // Takes over those of a wrapper that died: its inner ends as spare() gave them, input, output,
     // error; the runtime's are 0, 1 and 2 already. `program`: the rank's first process; `taken`:
@@ -59,7 +59,7 @@ class Stdio {
     void note_output(RankStdio& carried);
     // What of it was, or will be, given to the runtime since start().
     OutputGiven output_given() const;
-    // Bytes of input taken from the runtime since the job began, here and where the rank was
+    // Bytes of input taken from the runtime since mpirun began, here and where the rank was
     // before: what the rank has read or will find in the ghost that carry() goes into. -1: not
     // known.
     int64_t input_taken() const;

@@ -6,7 +6,7 @@
 // a pause after each, of
 // mixed lengths and in pieces of mixed sizes: "out N LENGTH xxxx", "err N LENGTH xxxx". A reader
 // can tell whether any is lost, doubled, torn or out of order. The last line of each is "out end N"
-// and "err end N". With --stdin rank 0 instead echoes its standard input as "in: …" lines and at
+// and "err end N". With --stdin it instead echoes its standard input as "in: …" lines and at
 // its end prints "in end LINES BYTES"; so long it rests before each line.
 #include "tests/mpi/common.hpp"
 
@@ -78,11 +78,8 @@ int main(int argc, char** argv) {
     mpitest::World world(&argc, &argv);
     mpitest::Options options(argc, argv);
     int status = 0;
-    if (options.flag("--stdin")) {
-        if (world.rank == 0) status = echo(options.number("--slow", 0));
-    } else if (world.rank == static_cast<int>(options.number("--rank", 0))) {
-        status = talk(options);
-    }
+    if (world.rank == static_cast<int>(options.number("--rank", 0)))
+        status = options.flag("--stdin") ? echo(options.number("--slow", 0)) : talk(options);
     MPI_Finalize();
     return status;
 }

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <random>
@@ -99,6 +100,7 @@ class Recover : public nettest::OnLab {
     bool one_loss(const std::string& name, std::mt19937_64& random, std::string& away);
     void bring_back(Job& job, std::string& away);
     void expect_output_once(int rank, const std::string& home);
+    void expect_input_again(int rank, const std::string& home);
 };
 
 TEST_F(Recover, RanksThatAreKilled) {
@@ -237,33 +239,130 @@ TEST_F(Recover, OutputFromElsewhereIsShownOnce) {
     expect_output_once(1, "gn2");
 }
 
-// What is on its way to a rank, or was given to it after the snapshot, is gone.
-TEST_F(Recover, InputThatCannotBeGivenAgain) {
-    Job job(lab(), ranks, hosts, command({program("talk"), "--stdin"}), "line\nline\n", true);
+// What a rank was given after the snapshot, and what is on its way to it, is given again: it is
+// beside mpirun or elsewhere, is killed once more before it has read all of that, and at the end of
+// the input.
+void Recover::expect_input_again(int rank, const std::string& home) {
+    const std::string number = std::to_string(rank);
+    Job job(lab(), ranks, "gn1:4,gn2:2,gn3:2,gn4:2",
+            command({program("talk"), "--stdin", "--rank", number, "--slow", "500"},
+                    {"--stdin", number}),
+            "", true);
+    std::string expected;
+    size_t lines = 0, bytes = 0;
+    const auto feed = [&](size_t more, bool open) {
+        std::string text;
+        for (const size_t all = lines + more; lines < all; ++lines) {
+            const std::string line =
+                "line " + std::to_string(lines) + std::string(lines % 100, '.') + "\n";
+            text += line;
+            expected += "in: " + line;
+        }
+        bytes += text.size();
+        job.mpirun().feed(text, open);
+    };
+    const auto comes_to = [&](size_t line) {
+        return job.wait_for("in: line " + std::to_string(line));
+    };
+    size_t times = 0;
+    const auto loses = [&](const std::function<void()>& lose) {
+        lose();
+        ++times;
+        ASSERT_TRUE(nettest::poll_until(60, [&] { return recoveries(job) >= times; }))
+            << job.mpirun().err();
+    };
+    const auto killed = [&] { ASSERT_TRUE(kill_rank_at(home, "talk")); };
+    feed(8000, true);
+    ASSERT_TRUE(comes_to(500)) << job.mpirun().err();
+    save(job);
+    ASSERT_TRUE(comes_to(1000)) << job.mpirun().err();
+    ASSERT_NO_FATAL_FAILURE(loses(killed));
+    feed(2000, true);
+    ASSERT_TRUE(comes_to(4000)) << job.mpirun().err();
+    ASSERT_NO_FATAL_FAILURE(loses(killed));
+    ASSERT_NO_FATAL_FAILURE(loses([&] { kill_daemon_at("gn4"); }));
+    ASSERT_TRUE(comes_to(4500)) << job.mpirun().err();
+    save(job);
+    feed(2000, false);
+    if (rank != 0) {
+        ASSERT_NO_FATAL_FAILURE(loses([&] { kill_daemon_at(home); }));
+    }
+    ASSERT_TRUE(comes_to(10500)) << job.mpirun().err();
+    ASSERT_NO_FATAL_FAILURE(loses([&] { kill_daemon_at("gn3"); }));
+    const Finished end = job.finish();
+    EXPECT_EQ(end.status, 0) << end.err;
+    EXPECT_TRUE(end.out == expected + "in end 12000 " + std::to_string(bytes) + "\n")
+        << end.out.size() << " bytes\n"
+        << end.err;
+}
+
+TEST_F(Recover, InputBesideMpirunIsGivenAgain) {
+    expect_input_again(0, "gn1");
+}
+
+TEST_F(Recover, InputElsewhereIsGivenAgain) {
+    expect_input_again(1, "gn2");
+}
+
+// All ranks read it, each at its own pace.
+TEST_F(Recover, InputForAllRanksCannotBeGivenAgain) {
+    Job job(lab(), ranks, hosts,
+            command({program("talk"), "--stdin", "--rank", "1"}, {"--stdin", "all"}),
+            "line\nline\n", true);
     ASSERT_TRUE(job.wait_for("in: line")) << job.mpirun().err();
     save(job);
     ASSERT_TRUE(kill_rank_at("gn1", "talk"));
     const Finished end = job.finish();
     EXPECT_EQ(end.status, 137) << end.err;
-    EXPECT_NE(end.err.find("rank 0 was given standard input that cannot be given again"),
+    EXPECT_NE(end.err.find("was given standard input that cannot be given again"),
               std::string::npos)
         << end.err;
 }
 
-// A file that was read to its end before is in the snapshot.
-TEST_F(Recover, InputThatWasReadBefore) {
-    std::ofstream(path("input")) << std::string(100'000, 'x');
+// A file is read again, by a job that was restarted from a snapshot too, and restarted again.
+TEST_F(Recover, InputOfFileIsReadAgain) {
+    std::string text, expected;
+    for (int i = 0; i < 100000; ++i) {
+        const std::string line = "line " + std::to_string(i) + "\n";
+        text += line;
+        expected += "in: " + line;
+    }
+    std::ofstream(path("input")) << text;
     std::string line = "exec mpirun -np 4 --host " + std::string(hosts) + " --mca ghost 1";
-    const std::string reads = "cat > /dev/null; exec ";
-    for (const std::string& word : command({})) line += " " + word;
-    line += " sh -c '" + reads;
-    for (const std::string& word : endless("pattern")) line += word + " ";
-    Job job(lab(), {"sh", "-c", line + "' < " + path("input")});
-    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
-    save(job);
-    ASSERT_TRUE(kill_rank_at("gn1", "pattern"));
-    ASSERT_NO_FATAL_FAILURE(expect_recovered(job, "rank 0 was killed by SIGKILL on gn1"));
-    expect_clean_end(job, "pattern:");
+    for (const std::string& word : command({program("talk"), "--stdin", "--slow", "100"}))
+        line += " " + word;
+    std::string out;
+    const auto run = [&](const Words& words, int from, bool to_end) {
+        Job job(lab(), words);
+        const auto comes_to = [&](int at) {
+            return job.wait_for("in: line " + std::to_string(from + at) + "\n");
+        };
+        ASSERT_TRUE(comes_to(2000)) << job.mpirun().err();
+        if (from > 0) kill_rank_at("gn1", "talk");
+        ASSERT_TRUE(comes_to(8000)) << job.mpirun().err();
+        save(job);
+        ASSERT_TRUE(comes_to(12000)) << job.mpirun().err();
+        ASSERT_TRUE(kill_rank_at("gn1", "talk"));
+        ASSERT_TRUE(comes_to(16000)) << job.mpirun().err();
+        EXPECT_EQ(recoveries(job), from > 0 ? 3U : 1U) << job.mpirun().err();
+        if (!to_end) {
+            const Finished killed = lab().on("gn1", {"ghost", "checkpoint", "--then", "kill"});
+            ASSERT_EQ(killed.status, 0) << killed.err;
+        }
+        const Finished end = job.finish();
+        EXPECT_EQ(end.status, to_end ? 0 : 85) << end.err;
+        EXPECT_EQ(end.err.find("may be shown twice"), std::string::npos) << end.err;
+        out += end.out;
+    };
+    const auto so_far = [&] { return static_cast<int>(nettest::count_of(out, "in: line ")); };
+    ASSERT_NO_FATAL_FAILURE(run({"sh", "-c", line + " < " + path("input")}, 0, false));
+    const Words again{"ghost", "restart", path("snapshots")};
+    ASSERT_NO_FATAL_FAILURE(run(again, so_far(), false));
+    ASSERT_NO_FATAL_FAILURE(run(again, so_far(), true));
+    expected += "in end 100000 " + std::to_string(text.size()) + "\n";
+    const auto differ = std::mismatch(expected.begin(), expected.end(), out.begin(), out.end());
+    EXPECT_TRUE(out == expected) << "from byte " << differ.first - expected.begin()
+                                 << " on: " << std::string(differ.second, out.end()).substr(0, 100);
 }
 
 TEST_F(Recover, RankThatDiesAtTheSamePointIsGivenUp) {

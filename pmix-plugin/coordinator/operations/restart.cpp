@@ -186,14 +186,25 @@ bool RestartOperation::gives_up_snapshot(bool at_once) {
 void RestartOperation::start_ranks() {
     if (!change(S::starting)) return;
     wait_for_all();
-    RecoverStart order{seq(),
-                       drawn_life(),
-                       data_.folder,
-                       {},
-                       job_.adapter.input_ended(),
-                       job_.adapter.shown_output()};
+    RecoverStart order{.seq = seq(),
+                       .life = drawn_life(),
+                       .snapshot = data_.folder,
+                       .places = {},
+                       .input_of = input_given_again(),
+                       .input_ended = job_.adapter.input_ended(),
+                       .shown = job_.adapter.shown_output(),
+                       .anew = kept_ == nullptr};
     for (const auto& [rank, node] : places_) order.places.push_back({rank, node});
     job_.adapter.tell_all(order);
+}
+
+// Whoever decided on this snapshot has seen that it can be.
+std::optional<RankId> RestartOperation::input_given_again() {
+    const RankId rank = job_.adapter.describe_job().input.rank;
+    const int64_t had = input_by(kept_ != nullptr ? kept_->run.get() : nullptr, rank);
+    if (had < 0 || !job_.adapter.has_input_since(rank, static_cast<uint64_t>(had))) return {};
+    job_.adapter.give_input_again(rank, static_cast<uint64_t>(had));
+    return rank;
 }
 
 bool RestartOperation::lost(const std::string& why) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -108,6 +109,7 @@ class RestartOperation : public StagedOperation<Restart, restart_states> {
     void check();
     void read();
     void choose();
+    std::optional<RankId> input_given_again();
     void gather();
     void copies_made(NodeId from, const CopiesMade& m);
     bool gives_up_snapshot(bool at_once);

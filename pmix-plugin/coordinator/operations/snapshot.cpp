@@ -645,7 +645,11 @@ void SnapshotOperation::finish(S state) {
                                       : "; the job is unharmed and goes on");
     }
     conclude(state);
-    if (r.state == S::done) job_.snapshots.add(r, job_.policy.memory);
+    if (r.state == S::done) {
+        job_.snapshots.add(r, job_.policy.memory);
+        if (job_.policy.restart.empty())
+            job_.adapter.forget_input_before(job_.snapshots.input_needed_from(r.job.input.rank));
+    }
     hand_over();
     if (r.state == S::done && r.then == "kill") {
         job_.adapter.end_job(

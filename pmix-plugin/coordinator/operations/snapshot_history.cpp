@@ -38,6 +38,15 @@ KeptSnapshot* SnapshotHistory::find(const std::string& path) {
     return found != kept_.end() ? &*found : nullptr;
 }
 
+uint64_t SnapshotHistory::input_needed_from(RankId rank) const {
+    int64_t least = input_by(last_.get(), rank);
+    for (const KeptSnapshot& one : kept_) {
+        const int64_t had = input_by(one.run.get(), rank);
+        if (had >= 0) least = std::min(least, had);
+    }
+    return least < 0 ? 0 : static_cast<uint64_t>(least);
+}
+
 void SnapshotHistory::went_back_to(const std::string& path) {
     const KeptSnapshot* there = find(path);
     if (there == nullptr) return;
@@ -87,6 +96,12 @@ std::string why_gone(const Job& job, const KeptSnapshot& one) {
 }
 
 }  // namespace
+
+int64_t input_by(const SnapshotRun* run, RankId rank) {
+    if (run == nullptr) return 0;
+    const auto found = run->input.find(rank);
+    return found == run->input.end() ? 0 : found->second;
+}
 
 Result<WayBack> way_back(const Job& job, const Refuse& refuse) {
     std::string why = "it has no snapshot yet";

@@ -47,6 +47,8 @@ class SnapshotHistory {
     KeptSnapshot* find(const std::string& path);
     // The job goes on from this one: what came after it has not happened.
     void went_back_to(const std::string& path);
+    // Of a rank: nobody goes back to where it had been given less.
+    uint64_t input_needed_from(RankId rank) const;
     // Incremental ones since the last full one.
     int since_full() const { return since_full_; }
 
@@ -82,6 +84,10 @@ class SnapshotHistory {
     int since_disk_ = 0;
     std::optional<uint64_t> stopped_by_;
 };
+
+// How many bytes of this mpirun's input the rank had been given by then, -1: not known; nullptr:
+// the snapshot is the one that the job was restarted from.
+int64_t input_by(const SnapshotRun* run, RankId rank);
 
 // What a job can go on from: the newest snapshot that is on a disk all nodes see, or in the memory
 // of nodes of which one lives for every rank; `refuse` says what speaks against one, or nothing.

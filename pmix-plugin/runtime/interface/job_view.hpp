@@ -84,6 +84,9 @@ class JobFacts {
     virtual int slots(NodeId node) const = 0;               // 0: unknown
     virtual int cores(NodeId /*node*/) const { return 0; }  // 0: unknown
     virtual bool input_ended() const { return false; }      // all of its own has been read
+    // All that it has read of its standard input for this rank, since it had read so many bytes,
+    // is there to be given again.
+    virtual bool has_input_since(RankId /*rank*/, uint64_t /*bytes*/) const { return false; }
     // What it has shown of the ranks' output; of those that are not named, nothing.
     virtual std::vector<ShownOutput> shown_output() const { return {}; }
     // Of mpirun, as far as it is decided; nothing: the runtime does not say.

@@ -38,8 +38,12 @@ class Lifecycle {
     // A signal has ended this rank, or it gave up (0), and the job ends because of it. Called once
     // at most.
     virtual void on_rank_lost(std::function<void(RankId rank, int signal)> /*handler*/) {}
-    // After a recovery the ranks are back: mpirun's own input is read for them again.
+    // In a recovery, before the ranks are started: this rank's node may ask for the input since
+    // then. And after it, the ranks are back: mpirun's own input is read for them again.
+    virtual void give_input_again(RankId /*rank*/, uint64_t /*bytes*/) {}
     virtual void input_goes_on() {}
+    // No recovery will ask for what came before that.
+    virtual void forget_input_before(uint64_t /*bytes*/) {}
     // Ends the job with a message and an exit status, as mpirun would after a failure.
     virtual void abort_job(int status, const std::string& why) = 0;
     // Ends the job because that was asked for: `why` is printed as it is, nothing of a failure is.

@@ -89,7 +89,8 @@ class Rehoming {
         std::string life;
         std::string snapshot;
         std::vector<std::pair<RankId, NodeId>> places;
-        bool input_ended = false;  // mpirun has no more input for them
+        std::optional<RankId> input_of = {};  // mpirun has input to give it again
+        bool input_ended = false;             // mpirun has no more input for the others
     };
     virtual Status start_ranks(const Births& /*births*/) {
         return make_error(Code::unsupported, "start ranks anew in this runtime");

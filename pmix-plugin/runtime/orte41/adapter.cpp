@@ -162,7 +162,10 @@ void Orte4Adapter::install_hooks() {
          [this](const std::function<void()>& stock) { map_beside_spares(spares(), stock); }});
     if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
     if (!ORTE_PROC_IS_HNP && !recovers()) return;
-    if (recovers() && ORTE_PROC_IS_HNP) shown_.begin();
+    if (recovers() && ORTE_PROC_IS_HNP) {
+        shown_.begin();
+        kept_input_.begin([this] { return session_dir(); });
+    }
     if (const int64_t limit_us = dead_after_us(*this); limit_us == 0)
         return;
     else if (ORTE_PROC_IS_HNP)
@@ -635,6 +638,19 @@ void Orte4Adapter::input_goes_on() {
 
 bool Orte4Adapter::input_ended() const {
     return ghost_output_input_ended() != 0;
+}
+
+bool Orte4Adapter::has_input_since(RankId rank, uint64_t bytes) const {
+    const orte_job_t* job = app_job();
+    return job && job->stdin_target == rank && kept_input_.has_since(bytes);
+}
+
+void Orte4Adapter::give_input_again(RankId rank, uint64_t bytes) {
+    rank_input_.give_again(rank, bytes);
+}
+
+void Orte4Adapter::forget_input_before(uint64_t bytes) {
+    kept_input_.forget_before(bytes);
 }
 
 // --- daemons that die ---

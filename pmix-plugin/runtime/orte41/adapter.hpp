@@ -107,6 +107,9 @@ class Orte4Adapter final : public RuntimeAdapter {
                     std::function<void(const Status&)> stopped) override;
     Status start_ranks(const Births& births) override;
     bool input_ended() const override;
+    bool has_input_since(RankId rank, uint64_t bytes) const override;
+    void give_input_again(RankId rank, uint64_t bytes) override;
+    void forget_input_before(uint64_t bytes) override;
     std::vector<ShownOutput> shown_output() const override { return shown_.all(); }
     void output_given(RankId rank, const std::optional<OutputGiven>& what) override;
     void input_goes_on() override;
@@ -162,14 +165,15 @@ class Orte4Adapter final : public RuntimeAdapter {
     FenceHold fence_hold_;
     LateCallers late_callers_{
         loop_, [this](const NamedCall& call, bool expected) { tell_of_late_call(call, expected); }};
-    RankInput rank_input_{loop_, messenger_};
-    Recovery recovery_{loop_};
+    StartOfInput input_ = start_of_input();
+    KeptInput kept_input_{input_};
+    RankInput rank_input_{loop_, messenger_, kept_input_};
+    Recovery recovery_{loop_, rank_input_};
     ShownOutputs shown_;
     Daemons daemons_;
     Growth growth_{daemons_};
     Signals signals_;
     ControlRequests control_requests_{messenger_};
-    StartOfInput input_ = start_of_input();
     std::map<RankId, Restore> restores_;
     std::function<bool(RankId, int)> wrapper_exit_;
     std::function<void(RankId, int)> rank_end_;

@@ -3,6 +3,8 @@
 #include "pmix-plugin/runtime/orte41/output.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <link.h>
 #include <poll.h>
 #include <stdio.h>
@@ -83,9 +85,14 @@ static int has_own_input(const orte_iof_proc_t* streams) {
     return input && (const void*)input->proc == streams;
 }
 
-/* Its end has been read. ORTE has no sink any more when all of it is on the way. */
+static event_callback_fn stock_read; /* of own_input, where it is overheard */
+static int overheard_end;
+
+/* Its end has been read. Where nobody has seen that: ORTE has no sink any more when all of it is on
+ * the way. */
 static int own_input_ended(const orte_iof_proc_t* streams) {
     static int ended;
+    if (stock_read) return overheard_end;
     if (!streams->stdinev || streams->stdinev->closed) ended = 1;
     return ended;
 }
@@ -162,6 +169,31 @@ void ghost_output_renew_input(unsigned job, unsigned rank) {
     drop_input(streams);
 }
 
+/* ORTE has forgotten the streams of a rank that ended beside mpirun, but for this one pointer. */
+static void take_up_own_input(const orte_process_name_t* name) {
+    orte_iof_proc_t* streams = find_streams(name->jobid, name->vpid);
+    orte_iof_read_event_t* input = find_component()->own_input;
+    if (!input || !streams || has_own_input(streams)) return;
+    orte_iof_proc_t* before = (orte_iof_proc_t*)(void*)input->proc;
+    if (before->name.jobid != name->jobid || before->name.vpid != name->vpid) return;
+    OBJ_RETAIN(streams);
+    input->proc = (struct orte_iof_proc_t*)(void*)streams;
+    OBJ_RELEASE(before);
+}
+
+void ghost_output_readdress_input(unsigned job, unsigned rank) {
+    const orte_process_name_t name = {job, rank};
+    if (!ORTE_PROC_IS_HNP || !find_component()) return;
+    const orte_iof_read_event_t* input = find_component()->own_input;
+    const orte_iof_proc_t* target = input ? (const void*)input->proc : NULL;
+    if (!target || target->name.jobid != job || target->name.vpid != rank) return;
+    if (!own_input_ended(target)) {
+        drop_input(find_streams(job, rank));
+        orte_iof.push(&name, ORTE_IOF_STDIN, 0);
+    }
+    take_up_own_input(&name);
+}
+
 int ghost_output_input_ended(void) {
     iof_component_t* component = ORTE_PROC_IS_HNP ? find_component() : NULL;
     if (!component || !component->own_input) return 0;
@@ -235,6 +267,65 @@ void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size
         output->numbytes = (int)piece;
         opal_list_prepend(&writer->outputs, &output->super);
     }
+}
+
+static int (*stock_push)(const orte_process_name_t*, orte_iof_tag_t, int);
+static ghost_input_heard* input_heard;
+static void* input_context;
+static int passed_on[2], nothing; /* what ORTE reads instead */
+
+/* ORTE's own handler (orte_iof_hnp_read_local_handler()) reads one piece, and here what was read
+ * before it. When the job ends it releases the event and closes what that names. */
+static void read_input(int fd, short event, void* data) {
+    orte_iof_read_event_t* input = data;
+    const int own = input->fd;
+    char piece[ORTE_IOF_BASE_MSG_MAX];
+    if (orte_job_term_ordered) {
+        stock_read(fd, event, data);
+        return;
+    }
+    const ssize_t size = read(own, piece, sizeof piece);
+    if (size < 0 && (EAGAIN == errno || EINTR == errno)) {
+        ORTE_IOF_READ_ACTIVATE(input);
+        return;
+    }
+    const size_t some = size > 0 ? (size_t)size : 0;
+    overheard_end = 0 == some;
+    input_heard(input_context, piece, some);
+    input->fd = some > 0 && write(passed_on[1], piece, some) == size ? passed_on[0] : nothing;
+    stock_read(input->fd, event, data);
+    input->fd = own;
+}
+
+static int push_and_overhear(const orte_process_name_t* name, orte_iof_tag_t stream, int fd) {
+    const int rc = stock_push(name, stream, fd);
+    orte_iof_read_event_t* input = find_component() ? find_component()->own_input : NULL;
+    if (!input || stock_read) return rc;
+    if (ORTE_VPID_WILDCARD == ((const orte_iof_proc_t*)(const void*)input->proc)->name.vpid)
+        return rc;
+    stock_read = event_get_callback(input->ev);
+    opal_event_del(input->ev);
+    if (input->always_readable)
+        opal_event_evtimer_set(orte_event_base, input->ev, read_input, input);
+    else
+        opal_event_set(orte_event_base, input->ev, input->fd, OPAL_EV_READ, read_input, input);
+    opal_event_set_priority(input->ev, ORTE_MSG_PRI);
+    if (input->active) ORTE_IOF_READ_ACTIVATE(input);
+    return rc;
+}
+
+int ghost_input_overhear(ghost_input_heard* heard, void* context) {
+    nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (stock_push || nothing < 0 || pipe2(passed_on, O_CLOEXEC | O_NONBLOCK)) return -1;
+    input_heard = heard;
+    input_context = context;
+    stock_push = orte_iof.push;
+    orte_iof.push = push_and_overhear;
+    return 0;
+}
+
+int ghost_input_is_overheard(void) {
+    return NULL != stock_read;
 }
 
 static orte_rml_buffer_callback_fn_t show_output;

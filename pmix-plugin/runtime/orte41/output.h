@@ -27,6 +27,9 @@ int ghost_output_open(unsigned job, unsigned rank, int in, int out, int err) GHO
 
 /* mpirun: standard input for this rank goes to that daemon from now on. */
 void ghost_output_redirect_input(unsigned job, unsigned rank, unsigned to) GHOST_NOEXCEPT;
+/* mpirun: the rank starts anew, here or elsewhere, as ORTE's map says, and gets standard input
+ * there, of which none is read meanwhile. Before it is started. */
+void ghost_output_readdress_input(unsigned job, unsigned rank) GHOST_NOEXCEPT;
 
 /* mpirun: reads no standard input for a while, unless all ranks get it, and goes on. What is read
  * beside a switch would go to the daemon that the rank has left. */
@@ -53,6 +56,13 @@ size_t ghost_output_take_input(unsigned job, unsigned rank, char* data, size_t s
 /* While it is held: puts this before all that waits; `end`: and the end of the input behind it. */
 void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size_t size,
                              int end) GHOST_NOEXCEPT;
+
+/* mpirun: what ORTE reads of mpirun's standard input for one rank goes to `heard` first; size 0:
+ * its end. Before ORTE reads any. Once. Not 0: that is not possible. */
+typedef void ghost_input_heard(void* context, const char* data, size_t size);
+int ghost_input_overhear(ghost_input_heard* heard, void* context) GHOST_NOEXCEPT;
+/* It does so. */
+int ghost_input_is_overheard(void) GHOST_NOEXCEPT;
 
 /* mpirun: calls this from now on for all output of ranks that comes from other daemons, before ORTE
  * shows it; `error` not 0: of standard error. Once. Not 0: that is not possible. */

@@ -15,7 +15,8 @@ constexpr int64_t limit_us = 20'000'000;  // for each piece: a source that is lo
 
 }  // namespace
 
-RankInput::RankInput(Loop& loop, RmlMessenger& messenger) : loop_(loop), messenger_(messenger) {
+RankInput::RankInput(Loop& loop, RmlMessenger& messenger, const KeptInput& kept)
+    : loop_(loop), messenger_(messenger), kept_(kept) {
     messenger_.add_handler([this](NodeId from, const schema::Received& m) {
         if (m.is<RankInputWant>()) on_want(from, m.as<RankInputWant>());
         if (m.is<RankInputPiece>()) on_piece(m.as<RankInputPiece>());
@@ -52,11 +53,18 @@ void RankInput::leave(RankId rank) {
     answer(rank);
 }
 
+void RankInput::give_again(RankId rank, uint64_t from) {
+    again_[rank] = {from, kept_.place(), ghost_output_input_ended() != 0};
+    log::debug("rank {}: {} bytes of input are there to be given again", rank,
+               again_[rank].to - from);
+}
+
 void RankInput::forget() {
     for (const auto& [rank, input] : expected_)
         if (input.limit != 0) loop_.cancel(input.limit);
     expected_.clear();
     departed_.clear();
+    again_.clear();
     wants_.clear();
 }
 
@@ -67,8 +75,10 @@ void RankInput::on_want(NodeId by, const RankInputWant& m) {
 
 // Nothing is given up before its target has said that it has it.
 void RankInput::answer(RankId rank) {
-    const auto found = departed_.find(rank);
     const auto want = wants_.find(rank);
+    if (const auto kept = again_.find(rank); kept != again_.end() && want != wants_.end())
+        return answer_again(rank, kept->second, want->second);
+    const auto found = departed_.find(rank);
     if (found == departed_.end() || want == wants_.end()) return;
     Departed& input = found->second;
     const auto [by, move, at] = want->second;
@@ -82,6 +92,23 @@ void RankInput::answer(RankId rank) {
     const std::string& data = input.pieces[at];
     const bool last = at + 1 == input.pieces.size();
     messenger_.tell(by, RankInputPiece{rank, move, at, {data}, last && input.end, last});
+}
+
+void RankInput::answer_again(RankId rank, const Again& input, const Want& want) {
+    const uint64_t begin = input.from + want.at * piece_bytes;
+    const uint64_t end = std::min(begin + piece_bytes, input.to);
+    if (want.at > 0 && begin >= input.to) {
+        again_.erase(rank);
+        wants_.erase(rank);
+        return;
+    }
+    std::string data = kept_.read(begin, end - begin);
+    if (data.size() < end - begin)
+        log::error("rank {}: standard input since its snapshot cannot be read any more", rank);
+    const bool last = end == input.to;
+    messenger_.tell(
+        want.by,
+        RankInputPiece{rank, want.move, want.at, {std::move(data)}, last && input.end, last});
 }
 
 void RankInput::expect(RankId rank, NodeId from) {
@@ -134,6 +161,8 @@ void RankInput::give(RankId rank, bool end) {
     const auto found = expected_.find(rank);
     const Expected& input = found->second;
     if (input.limit != 0) loop_.cancel(input.limit);
+    log::debug("rank {}: {} bytes of input have come{}", rank, input.data.size(),
+               end ? ", and its end" : "");
     ghost_output_give_input(app_jobid(), rank, input.data.data(), input.data.size(), end ? 1 : 0);
     expected_.erase(found);
     ghost_output_resume_input(app_jobid(), rank);

@@ -10,13 +10,15 @@
 // {"t":"rank_input","rank","move","at","data","end","last"}, `data` in base64, `end`: the end of
 // the input follows. `move` is the target's own number of the coming, so that what is late is known
 // as such. mpirun's own later input waits at the target until all of that has come; until then the
-// rank does not leave.
+// rank does not leave. A rank that goes back to a snapshot asks mpirun for what it was given since
+// in the same way (docs/PROTOCOL.md, "A recovery").
 #pragma once
 
 #include <map>
 #include <string>
 #include <vector>
 
+#include "pmix-plugin/runtime/orte41/kept_input.hpp"
 #include "pmix-plugin/runtime/orte41/loop.hpp"
 #include "pmix-plugin/runtime/orte41/messenger.hpp"
 
@@ -25,7 +27,7 @@ namespace ghost::plugin::orte41 {
 // ORTE's main thread only.
 class RankInput {
   public:
-    RankInput(Loop& loop, RmlMessenger& messenger);
+    RankInput(Loop& loop, RmlMessenger& messenger, const KeptInput& kept);
 
     // Source: the gate is closed; the rank goes on here after all.
     void hold(RankId rank);
@@ -36,6 +38,8 @@ class RankInput {
     void expect(RankId rank, NodeId from);
     // Target: some of it has not come yet.
     bool waits(RankId rank) const { return expected_.contains(rank); }
+    // mpirun: the rank starts anew, and what it is to be given since that place is here.
+    void give_again(RankId rank, uint64_t from);
     // No rank is left.
     void forget();
 
@@ -44,6 +48,10 @@ class RankInput {
         std::vector<std::string>
             pieces;  // at least one; those that are whole at the target are empty
         bool end = false;
+    };
+    struct Again {  // what mpirun keeps
+        uint64_t from, to;
+        bool end;
     };
     struct Want {
         NodeId by;
@@ -59,6 +67,7 @@ class RankInput {
 
     void on_want(NodeId by, const RankInputWant& m);
     void answer(RankId rank);
+    void answer_again(RankId rank, const Again& input, const Want& want);
     void on_piece(const RankInputPiece& m);
     void ask(RankId rank, Expected& input);
     void expired(RankId rank);
@@ -67,7 +76,9 @@ class RankInput {
 
     Loop& loop_;
     RmlMessenger& messenger_;
+    const KeptInput& kept_;
     std::map<RankId, Departed> departed_;
+    std::map<RankId, Again> again_;
     std::map<RankId, Want> wants_;  // the last of each rank; may come before the rank has left
     std::map<RankId, Expected> expected_;
     uint64_t moves_ = 0;

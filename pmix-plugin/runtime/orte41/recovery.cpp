@@ -96,7 +96,7 @@ Status place(RankId rank, NodeId node) {
         move_mapping(*moved, *target);
         if (node == here) add_local_child(*moved, 0);
     }
-    ghost_output_redirect_input(app_jobid(), rank, node);
+    ghost_output_readdress_input(app_jobid(), rank);
     return {};
 }
 
@@ -195,6 +195,7 @@ Status Recovery::start(const RuntimeAdapter::Births& births) {
     set_for_all(*job, "GHOST_LIFE", births.life);
     set_for_all(*job, "GHOST_RESTART", births.snapshot);
     for (const auto& [rank, node] : births.places) GHOST_TRY(place(rank, node));
+    input_of_ = births.input_of;
     input_ended_ = births.input_ended;
     const auto ranks = local_ranks();
     for (orte_proc_t* rank : ranks) {
@@ -219,9 +220,13 @@ Status Recovery::start(const RuntimeAdapter::Births& births) {
     return {};
 }
 
-// The end of the input was told to whoever was there before.
+// What it was given since the snapshot, and the end of the input, was told to whoever was there
+// before.
 void Recovery::born(RankId rank) {
-    if (input_ended_) ghost_output_give_input(app_jobid(), rank, "", 0, 1);
+    if (rank == input_of_)
+        input_.expect(rank, 0);
+    else if (input_ended_)
+        ghost_output_give_input(app_jobid(), rank, "", 0, 1);
 }
 
 }  // namespace ghost::plugin::orte41

@@ -12,13 +12,14 @@
 #include <vector>
 
 #include "pmix-plugin/runtime/orte41/loop.hpp"
+#include "pmix-plugin/runtime/orte41/rank_input.hpp"
 
 namespace ghost::plugin::orte41 {
 
 // ORTE's main thread only.
 class Recovery {
   public:
-    explicit Recovery(Loop& loop) : loop_(loop) {}
+    Recovery(Loop& loop, RankInput& input) : loop_(loop), input_(input) {}
 
     // Asked when a local rank has failed: its exit code if it was killed (SIGKILL, SIGBUS) or gave
     // up, else 0. True: ORTE does not hear of it.
@@ -43,6 +44,7 @@ class Recovery {
     Status forget_ranks() const;
 
     Loop& loop_;
+    RankInput& input_;
     std::function<bool(RankId, int)> died_;
     std::map<RankId, int> gone_;  // ended, with the state that ORTE has not heard of
     std::set<RankId> let_go_;     // of these it is to hear
@@ -50,6 +52,7 @@ class Recovery {
     int64_t waited_us_ = 0;
     bool settled_ = false;  // nobody is left, at the last look
     bool looking_ = false;
+    std::optional<RankId> input_of_;
     bool input_ended_ = false;
 };
 
