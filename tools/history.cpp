@@ -40,6 +40,8 @@ class Reading {
                 return;
             case EventKind::recovered:
                 ++h_.recoveries;
+                h_.recovered_us += event.total_us.value_or(0);
+                h_.redone_us += event.redone_us.value_or(0);
                 return started(event, at);
             case EventKind::move:
                 return moved(event, at);
@@ -48,6 +50,7 @@ class Reading {
                 return;
             case EventKind::snapshot:
                 ++h_.snapshots;
+                if (event.level) ++h_.levels[*event.level];
                 h_.longest_pause_us = std::max(h_.longest_pause_us, event.pause_us.value_or(0));
                 return;
             case EventKind::no_snapshot:
@@ -169,6 +172,10 @@ std::string took(const Event& e) {
     return e.total_us ? fmt::format(", in {}", time_text(*e.total_us)) : "";
 }
 
+std::string redone(const Event& e) {
+    return e.redone_us ? fmt::format(", {} are computed again", time_text(*e.redone_us)) : "";
+}
+
 std::string by(const Event& e) {
     return e.asked_by && !e.asked_by->empty() ? fmt::format(" (by {})", *e.asked_by) : "";
 }
@@ -201,8 +208,8 @@ std::string raw_words_of(const Event& e) {
             return fmt::format("the job goes on from snapshot {}{}", e.snapshot.value_or("?"),
                                took(e));
         case EventKind::recovered:
-            return fmt::format("the job goes on from snapshot {}{}{}", e.snapshot.value_or("?"),
-                               took(e), because(e));
+            return fmt::format("the job goes on from snapshot {}{}{}{}", e.snapshot.value_or("?"),
+                               took(e), redone(e), because(e));
         case EventKind::restart:
             return fmt::format("a restart from snapshot {} begins{}", e.snapshot.value_or("?"),
                                by(e));
@@ -345,6 +352,8 @@ std::string line_about(const JobHistory& h) {
         "{}  job {}  mpirun {} on {}  {} of {}  {}, {}  {}, {}", short_time(h.began_us), h.job,
         h.pid, h.host, count(h.ranks.size(), "rank"), h.program, state_of(h),
         time_text(h.lasted_us()), count(h.moves, "move"), count(h.snapshots, "snapshot"));
+    if (h.recoveries > 0)
+        text += fmt::format(", {} recover{}", h.recoveries, h.recoveries == 1 ? "y" : "ies");
     if (!h.restarted_from.empty()) text += "  from " + h.restarted_from;
     return harmless(text);
 }
@@ -367,7 +376,10 @@ Json history_json(const JobHistory& h, bool whole) {
                 {"longest_downtime_us", h.longest_downtime_us},
                 {"snapshots", h.snapshots},
                 {"snapshots_failed", h.snapshots_failed},
+                {"levels", h.levels},
                 {"recoveries", h.recoveries},
+                {"recovered_us", h.recovered_us},
+                {"redone_us", h.redone_us},
                 {"longest_pause_us", h.longest_pause_us},
                 {"unread", h.unread},
                 {"cut", h.cut}};

@@ -36,6 +36,8 @@ struct JobHistory {
     size_t moves = 0, moves_failed = 0, snapshots = 0, snapshots_failed = 0, recoveries = 0;
     uint64_t bytes_moved = 0;
     int64_t longest_downtime_us = 0, longest_pause_us = 0;
+    int64_t recovered_us = 0, redone_us = 0;  // in all: recoveries, and what was computed again
+    std::map<std::string, size_t> levels;     // snapshots of each
     std::vector<plugin::Event> events;
     size_t unread = 0;  // lines
     bool cut = false;   // there is more

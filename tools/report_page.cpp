@@ -122,6 +122,8 @@ class Picture {
                 return draw_move(event, at);
             case EventKind::snapshot:
                 return span(at, event.pause_us.value_or(0), height, "#225", words_of(event));
+            case EventKind::recovered:
+                return span(at, event.total_us.value_or(0), height, "#c60", words_of(event));
             case EventKind::no_snapshot:
             case EventKind::node_lost:
             case EventKind::rank_lost:
@@ -154,6 +156,12 @@ void add_row(std::string& out, const char* name, const std::string& value) {
     out += fmt::format("<tr><th>{}</th><td>{}</td></tr>\n", name, escape_html(value));
 }
 
+std::string levels(const JobHistory& h) {
+    std::string out;
+    for (const auto& [level, count] : h.levels) out += fmt::format("; {}: {}", level, count);
+    return out;
+}
+
 std::string summary(const JobHistory& h) {
     std::string out = "<table>\n";
     add_row(out, "Program", fmt::format("{}, {} ranks", h.program, h.ranks.size()));
@@ -165,8 +173,12 @@ std::string summary(const JobHistory& h) {
             fmt::format("{} ({} did not happen), {}, longest stop {}", h.moves, h.moves_failed,
                         bytes_text(h.bytes_moved), time_text(h.longest_downtime_us)));
     add_row(out, "Snapshots",
-            fmt::format("{} ({} not made), longest pause {}", h.snapshots, h.snapshots_failed,
-                        time_text(h.longest_pause_us)));
+            fmt::format("{} ({} not made{}), longest pause {}", h.snapshots, h.snapshots_failed,
+                        levels(h), time_text(h.longest_pause_us)));
+    if (h.recoveries > 0)
+        add_row(out, "Recoveries",
+                fmt::format("{}, {} in all; {} were computed again", h.recoveries,
+                            time_text(h.recovered_us), time_text(h.redone_us)));
     if (h.unread > 0 || h.cut)
         add_row(out, "Log",
                 fmt::format("{} lines could not be read{}", h.unread,
@@ -182,7 +194,8 @@ std::string legend(const JobHistory& h) {
     if (h.nodes.size() > most_names) out += fmt::format("and {} more", h.nodes.size() - most_names);
     out +=
         "</p>\n<p>Black: a rank stands while it moves; red: it did not move. Lines from top to "
-        "bottom: all ranks stand for a snapshot; red: none was made, or a node was lost.";
+        "bottom: all ranks stand for a snapshot; red: none was made, or a node was lost; orange: "
+        "a recovery.";
     if (h.ranks.size() > most_lanes)
         out += fmt::format(" The first {} ranks are shown.", most_lanes);
     return out + "</p>\n";

@@ -220,6 +220,7 @@ void EventLog::over(const Restart& restart) {
         event = start_event();
         event.event = event_names[static_cast<size_t>(EventKind::recovered)];
         say_why(event, restart.lost);
+        event.redone_us = restart.redone;
         told_.clear();  // ranks that were lost are back
     }
     event.job = adapter_.job_name();

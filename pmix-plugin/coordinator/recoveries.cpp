@@ -60,7 +60,7 @@ Recoveries::Decision Recoveries::after(const std::string& lost, std::optional<Ra
     if (rank && dies_again(*rank, *from))
         return {fmt::format("rank {} has ended twice after the same time of computing", *rank), {}};
     ++so_many_;
-    return {{}, {[this] { return way_back(); }, lost, status}};
+    return {{}, {[this] { return way_back(); }, lost, status, went_on_}};
 }
 
 }  // namespace ghost::plugin

@@ -58,6 +58,7 @@ constexpr Field event_fields[] = {
     field<&Event::downtime_us>("downtime_us", "the rank stood").in("µs"),
     field<&Event::pause_us>("pause_us", "all ranks stood").in("µs"),
     field<&Event::total_us>("total_us", "from begin to end").in("µs"),
+    field<&Event::redone_us>("redone_us", "of a recovery: computed since the snapshot").in("µs"),
     field<&Event::harmed>("harmed", "the job was"),
     field<&Event::again>("again", "the node was there, and drained"),
     field<&Event::status>("status", "that was left: of ranks, of mpirun"),

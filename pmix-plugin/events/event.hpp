@@ -79,7 +79,7 @@ struct Event {
     std::optional<std::string> snapshot, folder, kind_of, level, asked_by, then;
     // --- how it went ---
     std::optional<uint64_t> epoch, ranks, bytes, rounds;
-    std::optional<int64_t> downtime_us, pause_us, total_us;
+    std::optional<int64_t> downtime_us, pause_us, total_us, redone_us;
     std::optional<bool> harmed, again;
     std::optional<int64_t> status;
     std::optional<std::string> why;

@@ -146,6 +146,7 @@ TEST_F(Recover, NodesThatAreLost) {
     expect_clean_end(*job, "pattern:");
     const Finished report = lab().on("gn1", {"sh", "-c", "cat " + path("events") + "/*"});
     EXPECT_EQ(nettest::count_of(report.out, "\"event\":\"recovered\""), 3U) << report.out;
+    EXPECT_EQ(nettest::count_of(report.out, "\"redone_us\":"), 3U) << report.out;
 }
 
 // Its ranks end before others take their place, and its files are not written to any more.

@@ -144,6 +144,38 @@ TEST(Lines, NewerAndOlderOnesAreShown) {
     EXPECT_EQ(read.unread, 1u) << "a rank is a number";
 }
 
+TEST(Page, ShowsRecoveriesAndLevels) {
+    std::string log = line_of(start({{"gn1", {0}}, {"gn2", {1}}}));
+    for (const char* level : {"partner", "partner", "partner and disk"}) {
+        Event saved = event_at(EventKind::snapshot, 2 * second);
+        saved.level = level;
+        log += line_of(saved);
+    }
+    for (const int64_t redone : {1 * second, 3 * second}) {
+        Event back = start({{"gn1", {0, 1}}}, "2");
+        back.event = "recovered";
+        back.time = utc_text(begin + 4 * second);
+        back.snapshot = "4711-000003";
+        back.total_us = 200'000;
+        back.redone_us = redone;
+        back.why = "node gn2 was lost";
+        log += line_of(back);
+    }
+    const tools::JobHistory history = tools::history_of(read_events(log));
+    EXPECT_EQ(history.recoveries, 2U);
+    EXPECT_EQ(history.recovered_us, 400'000);
+    EXPECT_EQ(history.redone_us, 4 * second);
+    const std::string page = tools::report_page(history);
+    for (const char* part :
+         {"3 (0 not made; partner: 2; partner and disk: 1)", "2, 400.0 ms in all; 4.00 s",
+          "the job goes on from snapshot 4711-000003, in 200.0 ms, 3.00 s are computed again: node "
+          "gn2 was lost",
+          "#c60"})
+        EXPECT_THAT(page, HasSubstr(part));
+    EXPECT_EQ(tools::history_json(history, false)["levels"]["partner"], 2);
+    EXPECT_THAT(tools::line_about(history), HasSubstr("2 recoveries"));
+}
+
 TEST(Lines, DeepAndHugeOnesHarmNobody) {
     EXPECT_EQ(read_events(std::string(1 << 20, '[')).unread, 1u);
     std::string many;

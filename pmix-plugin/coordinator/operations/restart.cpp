@@ -45,6 +45,7 @@ RestartOperation::RestartOperation(Job& job, const RecoveryOrder& order, Finishe
     from_ = order.from;
     data_.lost = order.lost;
     data_.status = order.status;
+    computed_from_ = order.computed_from;
 }
 
 struct RestartOperation::Known {
@@ -68,7 +69,16 @@ void RestartOperation::choose() {
     if (!from) return fail(from.error().message());
     data_.folder = from->path;
     kept_ = from->kept;
+    note_redone();
     read();
+}
+
+void RestartOperation::note_redone() {
+    data_.redone.reset();
+    if (kept_ != nullptr)
+        data_.redone = data_.started - std::max(kept_->run->started, computed_from_);
+    else if (computed_from_ > 0)
+        data_.redone = data_.started - computed_from_;
 }
 
 void RestartOperation::read() {

@@ -70,6 +70,9 @@ struct Restart {
     std::string lost;
     int attempts = 0;
     int status = 1;  // of mpirun, if it comes to nothing
+    // What was computed since the snapshot (from its begin on), or since the last recovery from it,
+    // is computed again: µs.
+    std::optional<int64_t> redone;
 
     bool recovers() const { return !lost.empty(); }
 };
@@ -79,6 +82,7 @@ struct RecoveryOrder {
     std::function<Result<WayBack>()> from;  // asked anew whenever it begins anew
     std::string lost;
     int status = 1;
+    int64_t computed_from = 0;  // after the last recovery: µs, the coordinator's clock; 0: none
 };
 
 // Nothing else may begin before the job runs again. Whatever is lost in a recovery, or fails, makes
@@ -109,6 +113,7 @@ class RestartOperation : public StagedOperation<Restart, restart_states> {
     void check();
     void read();
     void choose();
+    void note_redone();
     std::optional<RankId> input_given_again();
     void gather();
     void copies_made(NodeId from, const CopiesMade& m);
@@ -128,6 +133,7 @@ class RestartOperation : public StagedOperation<Restart, restart_states> {
     std::vector<std::pair<RankId, NodeId>> places_;
     std::function<Result<WayBack>()> from_;
     KeptSnapshot* kept_ = nullptr;  // what it goes on from, if it is of this life
+    int64_t computed_from_ = 0;
     std::shared_ptr<const Manifest> manifest_;
     std::string manifest_text_;
     std::vector<GhostCopy> copies_;
