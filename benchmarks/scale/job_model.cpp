@@ -6,6 +6,7 @@
 #include <deque>
 #include <filesystem>
 #include <fmt/format.h>
+#include <optional>
 
 #include "pmix-plugin/snapshots/folder.hpp"
 
@@ -45,7 +46,7 @@ class Daemon : public CoordinatorRuntime, public LocalRanks {
     bool hold_fences() override { return true; }
     void release_fences() override {}
     void settle_fences(int) override {}
-    void on_node_lost(std::function<bool(NodeId)>) override {}
+    void on_node_lost(std::function<bool(NodeId)> handler) override;
     void give_up_node(NodeId) override {}
     void dismiss_node(NodeId, std::function<void()>) override {}
     void abort_job(int, const std::string&) override {}
@@ -57,6 +58,7 @@ class Daemon : public CoordinatorRuntime, public LocalRanks {
     void progress(uint64_t&, uint64_t&) const override {}
 
   private:
+    friend class Model;
     Model& m_;
     NodeId id_;
     uint32_t ranks_;
@@ -68,24 +70,31 @@ class Model {
   public:
     Model(uint64_t ranks, uint32_t per_node);
     ~Model();
-    Report run();
+    Report save();
+    Report lose_a_node();  // after that
 
   private:
     friend class Daemon;
     struct Message {
         NodeId from;
         NodeId to;
-        schema::Received body;
+        std::shared_ptr<const schema::Received> body;
     };
     struct Counts {
         uint64_t received = 0, sent = 0;
     };
 
+    NodeId last() const { return static_cast<NodeId>(daemons_.size() - 1); }
+    void sum_up();
+    void place(const std::vector<RankPlace>& places);
     bool round();
     void deliver(const Message& message);
     void count(NodeId from, NodeId to, const schema::Received& m);
     StepCost& cost(const std::string& step);
-    NodeId node_of(uint64_t rank) const { return static_cast<NodeId>(rank / per_node_); }
+    NodeId node_of(uint64_t rank) const {
+        const auto moved = moved_.find(rank);
+        return moved != moved_.end() ? moved->second : static_cast<NodeId>(rank / per_node_);
+    }
 
     uint64_t ranks_;
     uint32_t per_node_;
@@ -98,6 +107,9 @@ class Model {
     std::map<TimerId, int64_t> timer_time_;
     std::vector<Message> next_;
     std::deque<Daemon> daemons_;
+    std::map<uint64_t, NodeId> moved_;  // ranks
+    std::optional<NodeId> lost_;
+    std::function<bool(NodeId)> node_lost_;
     DaemonInbox::Handler coordinator_handler_;
     schema::Reader reader_{between_daemons, "the model"};
     std::function<void(RuntimeAdapter::JobControl)> job_control_;
@@ -111,7 +123,8 @@ class Model {
 std::vector<NodeInfo> Daemon::nodes() const {
     std::vector<NodeInfo> out;
     out.reserve(m_.daemons_.size());
-    for (const Daemon& d : m_.daemons_) out.push_back({d.id_, fmt::format("n{}", d.id_), true});
+    for (const Daemon& d : m_.daemons_)
+        out.push_back({d.id_, fmt::format("n{}", d.id_), d.id_ != m_.lost_});
     return out;
 }
 
@@ -130,6 +143,7 @@ std::string Daemon::session_dir() const {
 
 std::optional<std::string> Daemon::parameter(const std::string& name) const {
     if (name == "ghost_checkpoint_dir") return m_.folder_ + "/snapshots";
+    if (name == "ghost_recover") return "all";
     return std::nullopt;
 }
 
@@ -145,16 +159,19 @@ void Daemon::send(NodeId to, const std::string& packet) {
     auto body = m_.reader_.read(packet, answer);
     if (!body) return;
     m_.count(id_, to, *body);
-    m_.next_.push_back({id_, to, std::move(*body)});
+    m_.next_.push_back({id_, to, std::make_shared<const schema::Received>(std::move(*body))});
 }
 
 void Daemon::broadcast(const std::string& packet) {
     std::string answer;
-    const auto body = m_.reader_.read(packet, answer);
-    if (!body) return;
-    for (const Daemon& d : m_.daemons_) m_.next_.push_back({id_, d.id_, *body});
+    auto read = m_.reader_.read(packet, answer);
+    if (!read) return;
+    const auto body = std::make_shared<const schema::Received>(std::move(*read));
+    for (const Daemon& d : m_.daemons_)
+        if (d.id_ != m_.lost_) m_.next_.push_back({id_, d.id_, body});
     ++m_.report_.orders;
     m_.order_round_ = m_.rounds_;
+    if (body->is<RecoverStart>()) m_.place(body->as<RecoverStart>().places);
 }
 
 void Daemon::on_message(DaemonInbox::Handler handler) {
@@ -163,6 +180,10 @@ void Daemon::on_message(DaemonInbox::Handler handler) {
 
 void Daemon::on_job_control(std::function<void(JobControl)> handler) {
     m_.job_control_ = std::move(handler);
+}
+
+void Daemon::on_node_lost(std::function<bool(NodeId)> handler) {
+    m_.node_lost_ = std::move(handler);
 }
 
 TimerId Daemon::after(int64_t us, std::function<void()> action) {
@@ -194,6 +215,7 @@ LocalAnswer Daemon::look(ParticipantStep step) {
         row.digest = fmt::format("{:032x}", rank);
         row.bytes = row.page_bytes = 1000;
         row.memory = 2000;
+        row.stdin_bytes = 0;
     }
     return local;
 }
@@ -251,9 +273,17 @@ void Model::count(NodeId from, NodeId to, const schema::Received& m) {
     ++report_.to_coordinator;
 }
 
+void Model::place(const std::vector<RankPlace>& places) {
+    for (const RankPlace& one : places) {
+        if (node_of(one.rank) == one.node) continue;
+        moved_[one.rank] = one.node;
+        ++daemons_[one.node].ranks_;
+    }
+}
+
 void Model::deliver(const Message& message) {
-    if (message.to == 0 && coordinator_handler_) coordinator_handler_(message.from, message.body);
-    daemons_[message.to].participant().message(message.from, message.body);
+    if (message.to == 0 && coordinator_handler_) coordinator_handler_(message.from, *message.body);
+    daemons_[message.to].participant().message(message.from, *message.body);
 }
 
 bool Model::round() {
@@ -272,8 +302,12 @@ bool Model::round() {
     return true;
 }
 
-Report Model::run() {
+Report Model::save() {
     const auto begin = std::chrono::steady_clock::now();
+    // The first rank has attached.
+    daemons_[last()].tell(0, Located{});
+    while (round()) continue;
+    report_.orders = 0;
     // A request as PMIx tools make it.
     bool answered = false;
     job_control_({{.then = "continue"}, [&](const std::string& why) {
@@ -283,6 +317,13 @@ Report Model::run() {
     while (!answered && round()) continue;
     while (round()) continue;
     report_.complete = answered && report_.error.empty();
+    sum_up();
+    report_.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return report_;
+}
+
+void Model::sum_up() {
     for (auto& [step, nodes] : counts_) {
         StepCost& c = cost(step);
         for (const auto& [node, counts] : nodes) {
@@ -290,6 +331,20 @@ Report Model::run() {
             c.most_sent = std::max(c.most_sent, counts.sent);
         }
     }
+}
+
+Report Model::lose_a_node() {
+    const auto begin = std::chrono::steady_clock::now();
+    report_.steps.clear();
+    counts_.clear();
+    report_.orders = 0;
+    report_.to_coordinator = 0;
+    lost_ = last();
+    --report_.nodes;
+    (void)node_lost_(*lost_);
+    while (round()) continue;
+    report_.complete = report_.error.find("the job goes on from snapshot") != std::string::npos;
+    sum_up();
     report_.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return report_;
@@ -297,8 +352,11 @@ Report Model::run() {
 
 }  // namespace
 
-Report measure(uint64_t ranks, uint32_t per_node) {
-    return Model(ranks, per_node).run();
+Reports measure(uint64_t ranks, uint32_t per_node) {
+    Model model(ranks, per_node);
+    Reports out{model.save(), {}};
+    if (out.snapshot.complete) out.recovery = model.lose_a_node();
+    return out;
 }
 
 int tree_depth(uint32_t nodes) {

@@ -15,8 +15,8 @@
 
 namespace ghost::plugin::scale {
 
-// What one step of a snapshot cost. An order to all is one message to every daemon; how the runtime
-// spreads it is its own affair.
+// What one step of a snapshot or a recovery cost. An order to all is one message to every daemon;
+// how the runtime spreads it is its own affair.
 struct StepCost {
     std::string step;
     uint64_t most_received = 0;  // by one daemon, from those below it
@@ -28,7 +28,7 @@ struct StepCost {
 struct Report {
     uint64_t ranks = 0;
     uint32_t nodes = 0;
-    bool complete = false;  // the snapshot is
+    bool complete = false;  // the snapshot, or the recovery, is
     std::string error;
     int orders = 0;           // broadcasts of the coordinator
     uint64_t most_local = 0;  // messages between one daemon and its wrappers and ranks
@@ -41,8 +41,12 @@ struct Report {
 // gate, gated, close, snap_freeze, snap_captured, hello, welcome, attached, snap_written, snap_end.
 inline constexpr uint64_t local_messages = 12;
 
-// Makes one snapshot of a job of that size. The folder is temporary and removed.
-Report measure(uint64_t ranks, uint32_t per_node);
+struct Reports {
+    Report snapshot;
+    Report recovery;  // from it, after the last node was lost: until all ranks are back
+};
+// Of a job of that size. The folder is temporary and removed.
+Reports measure(uint64_t ranks, uint32_t per_node);
 
 // Levels of the tree below its root: ceil(log8) of the nodes, nearly.
 int tree_depth(uint32_t nodes);

@@ -275,7 +275,6 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::aborted:
         case DaemonMessage::leaving:
         case DaemonMessage::joined:
-        case DaemonMessage::recovering:
         case DaemonMessage::copies_made:
         case DaemonMessage::copies_progress:
             if (!engine_.message(from, m)) late_move_message(job_, from, m);

@@ -286,6 +286,10 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     bool recovering_ = false;  // from `recover_stop` until the ranks are back
     // Wrappers of a recovery that have not said yet what they have given of their ranks' output.
     std::map<RankId, std::shared_ptr<ControlConnection>> last_words_;
+    struct {
+        ParticipantStep step = ParticipantStep::idle;  // that has been taken here
+        Status done = {};
+    } recovery_;
     std::map<RankId, ShownOutput> shown_;  // of it, as `recover_start` says
     bool counts_anew_ = false;             // the same
     // The slots' own: by unit, the lowest rank that shares it, and its id.

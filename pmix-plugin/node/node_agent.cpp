@@ -341,10 +341,6 @@ void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
             return leave(m.as<AskLeave>());
         case DaemonMessage::node_joins:
             return join(m.as<NodeJoins>());
-        case DaemonMessage::recover_stop:
-            return recover_stop(m.as<RecoverStop>());
-        case DaemonMessage::recover_start:
-            return recover_start(m.as<RecoverStart>());
         case DaemonMessage::make_copies:
             return copies_.make(m.as<MakeCopies>());
         case DaemonMessage::copy_offer:

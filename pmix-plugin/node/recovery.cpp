@@ -27,7 +27,7 @@ void NodeAgent::Impl::beat() {
 
 void NodeAgent::Impl::recover_stop(const RecoverStop& m) {
     recovering_ = true;
-    participant_.forget();
+    recovery_ = {};
     copies_.stop();
     discard_own_folder();
     for (auto& [rank, s] : slots_) {
@@ -43,11 +43,12 @@ void NodeAgent::Impl::recover_stop(const RecoverStop& m) {
     }
     while (!slots_.empty()) forget(slots_.begin()->first);
     locations_ = {};
-    adapter_.stop_ranks(m.lost, [weak = weak_from_this(), seq = m.seq](const Status& stopped) {
+    adapter_.stop_ranks(m.tree.without, [weak = weak_from_this()](const Status& stopped) {
         auto self = weak.lock();
         if (!self || !self->running_) return;
         self->end_last_words();
-        self->report(Recovering{seq, false, stopped ? "" : stopped.error().message()});
+        self->recovery_ = {ParticipantStep::halted, stopped};
+        self->participant_.poke();
     });
 }
 
@@ -81,8 +82,7 @@ void NodeAgent::Impl::recover_start(const RecoverStart& m) {
     counts_anew_ = m.anew;
     NodeRuntime::Births births{m.life, m.snapshot, {}, m.input_of, m.input_ended};
     for (const RankPlace& place : m.places) births.places.emplace_back(place.rank, place.node);
-    const Status started = adapter_.start_ranks(births);
-    report(Recovering{m.seq, true, started ? "" : started.error().message()});
+    recovery_ = {ParticipantStep::started, adapter_.start_ranks(births)};
 }
 
 }  // namespace ghost::plugin

@@ -42,6 +42,10 @@ void NodeAgent::Impl::begin_step(ParticipantStep step, const schema::Received* o
             return each_part(&Impl::import_slot);
         case ParticipantStep::restarted:
             return each_part(&Impl::go_on);
+        case ParticipantStep::halted:
+            return recover_stop(order->as<RecoverStop>());
+        case ParticipantStep::started:
+            return recover_start(order->as<RecoverStart>());
         default:
             return;
     }
@@ -84,6 +88,12 @@ bool NodeAgent::Impl::answered(const RankSlot& s, ParticipantStep step) const {
 
 LocalAnswer NodeAgent::Impl::look(ParticipantStep step) {
     LocalAnswer local;
+    if (step == ParticipantStep::halted || step == ParticipantStep::started) {
+        local.complete = recovery_.step == step;
+        if (local.complete && !recovery_.done)
+            local.answer.add_failed({}, own_name(), {}, recovery_.done.error().message());
+        return local;
+    }
     local.complete = step != ParticipantStep::ready || snapshot_.folder_ready;
     local.answer.own_folders = snapshot_.own_folder ? 1 : 0;
     local.answer.own_seconds = snapshot_.own_second ? 1 : 0;

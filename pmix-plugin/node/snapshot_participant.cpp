@@ -58,7 +58,7 @@ struct Row {
 // A step may be repeated with a higher try, and everything be called off; where a part rests the
 // next attempt's first step follows, whose seq is higher: that is looked at apart.
 constexpr StateTable steps(std::to_array<Row>({
-    {P::idle, name(P::idle), to({P::ready, P::checked, P::aborted})},
+    {P::idle, name(P::idle), to({P::ready, P::checked, P::aborted, P::halted})},
     {P::ready, name(P::ready), to({P::ready, P::here, P::aborted}), D::snap_prepare},
     {P::here, name(P::here), to({P::here, P::gated, P::aborted}), D::snap_ping},
     {P::gated, name(P::gated), to({P::ungated, P::resumed, P::aborted}), D::snap_gate},
@@ -70,6 +70,8 @@ constexpr StateTable steps(std::to_array<Row>({
     {P::checked, name(P::checked), to({P::held, P::aborted}), D::restart_prepare},
     {P::held, name(P::held), to({P::restarted, P::aborted}), D::restart_import},
     {P::restarted, name(P::restarted), to({P::ready, P::aborted}), D::restart_go},
+    {P::halted, name(P::halted), to({P::started}), D::recover_stop},
+    {P::started, name(P::started), to({P::checked}), D::recover_start},
 }));
 
 std::optional<P> ordered_by(DaemonMessage type) {
@@ -77,6 +79,11 @@ std::optional<P> ordered_by(DaemonMessage type) {
         if (row.order == type) return row.state;
     }
     return std::nullopt;
+}
+
+// What begins with it says among whom it is; nothing else may begin.
+bool makes_tree(P step) {
+    return step == P::ready || step == P::checked || step == P::aborted || step == P::halted;
 }
 
 // A restart lists all that is missing; a snapshot ends with what is known first.
@@ -106,14 +113,14 @@ SnapshotParticipant::Attempt SnapshotParticipant::attempt_of(const schema::Recei
         return {m.seq(), m.as<SnapPrepare>().attempt, m.as<SnapPrepare>().tree};
     if (m.is<StepOrder>()) return {m.seq(), m.as<StepOrder>().attempt, m.as<StepOrder>().tree};
     if (m.is<RestartPrepare>()) return {m.seq(), 0, m.as<RestartPrepare>().tree};
+    if (m.is<RecoverStop>()) return {m.seq(), 0, m.as<RecoverStop>().tree};
     return {m.seq(), 0, {}};
 }
 
 // Is the order the next one, and not late or said twice?
 bool SnapshotParticipant::fits(ParticipantStep step, uint64_t seq, uint64_t attempt) const {
     if (seq < seq_) return false;
-    const bool first = step == P::ready || step == P::checked || step == P::aborted;
-    if (seq > seq_) return first && seq != 0;
+    if (seq > seq_) return makes_tree(step) && seq != 0;
     const bool resting = step_ == P::ended || step_ == P::aborted || step_ == P::restarted;
     if (step == step_) return step != P::ended && attempt > try_;
     return steps.allows(step_, step) && !(resting && step == P::ready) &&
@@ -127,7 +134,7 @@ void SnapshotParticipant::order(ParticipantStep step, const schema::Received& m)
                          name(step), attempt.seq, name(step_), seq_);
     }
     seq_ = attempt.seq;
-    if (step == P::ready || step == P::checked || step == P::aborted)
+    if (makes_tree(step))
         tree_ =
             DaemonTree(attempt.tree.daemons, std::move(attempt.tree.without), messenger_.self());
     if (!tree_.member()) return log::warning("this node is left out of attempt {}", seq_);
@@ -227,13 +234,6 @@ void SnapshotParticipant::tell_progress() {
         total += of.second;
     }
     messenger_.tell(tree_.root() ? coordinator : tree_.parent(), StepProgress{seq_, bytes, total});
-}
-
-void SnapshotParticipant::forget() {
-    stop();
-    answered_ = true;
-    below_.clear();
-    progress_.clear();
 }
 
 void SnapshotParticipant::stop() {

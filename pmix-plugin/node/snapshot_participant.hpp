@@ -70,15 +70,13 @@ class SnapshotParticipant {
         : loop_(loop), messenger_(messenger), ranks_(ranks) {}
     ~SnapshotParticipant() { stop(); }
 
-    // snap_..., restart_... and snap_up messages; false: it is another one.
+    // snap_..., restart_..., recover_... and snap_up messages; false: it is another one.
     bool message(NodeId from, const schema::Received& m);
     // Something has changed with a local rank.
     void poke();
     // A local rank's transfer went on.
     void progressed();
     void stop();
-    // What was under way is nobody's any more: a recovery follows.
-    void forget();
 
     ParticipantStep step() const { return step_; }
     uint64_t seq() const { return seq_; }

@@ -138,7 +138,7 @@ constexpr Field restart_prepare_fields[] = {
     field<&RestartPrepare::epoch>("epoch", "higher than every one so far"),
 };
 constexpr Field trouble_fields[] = {
-    field<&RankTrouble::rank>("rank", "whose"),
+    field<&RankTrouble::rank>("rank", "whose; none: all of the node"),
     field<&RankTrouble::node>("node", "where").or_default(),
     field<&RankTrouble::stage>("stage", "what was being done"),
     field<&RankTrouble::why>("why", "reason, for the user"),
@@ -179,7 +179,7 @@ constexpr Field input_taken_fields[] = {
 };
 constexpr Field recover_stop_fields[] = {
     field<&RecoverStop::seq>("seq", operation),
-    field<&RecoverStop::lost>("lost", "daemons that are no part of the job any more"),
+    field<&RecoverStop::tree>("tree", "over the daemons that are left"),
 };
 constexpr Field place_fields[] = {
     field<&RankPlace::rank>("rank", "whose"),
@@ -195,11 +195,6 @@ constexpr Field recover_start_fields[] = {
         .or_default(),
     field<&RecoverStart::shown>("shown", "output that is not to be shown again").or_default(),
     field<&RecoverStart::anew>("anew", "the snapshot is from before this mpirun").or_default(),
-};
-constexpr Field recovering_fields[] = {
-    field<&Recovering::seq>("seq", operation),
-    field<&Recovering::started>("started", "that of `recover_start`").or_default(),
-    field<&Recovering::why>("why", "empty: it is done").or_default(),
 };
 constexpr Field ghost_copy_fields[] = {
     field<&GhostCopy::rank>("rank", "whose"),
@@ -331,7 +326,7 @@ constinit const Record SnapEnd::table =
 constinit const Record RestartPrepare::table =
     record<RestartPrepare>("restart_prepare", "to all; step `checked`", restart_prepare_fields);
 constinit const Record RankTrouble::table =
-    record<RankTrouble>("trouble", "a rank that cannot", trouble_fields);
+    record<RankTrouble>("trouble", "a rank, or a node, that cannot", trouble_fields);
 constinit const Record StepAnswer::table =
     record<StepAnswer>("answer", "of a daemon and those below it", answer_fields);
 constinit const Record StepUp::table = record<StepUp>(
@@ -344,15 +339,14 @@ constinit const Record RankEnds::table = record<RankEnds>(
     "rank_ends", "to its node: the runtime is told of that rank's end", rank_ends_fields);
 constinit const Record InputTaken::table = record<InputTaken>(
     "input_taken", "with ghost_recover: a rank has been given more input", input_taken_fields);
-constinit const Record RecoverStop::table = record<RecoverStop>(
-    "recover_stop", "to all: every rank is ended and forgotten; `recovering`", recover_stop_fields);
+constinit const Record RecoverStop::table =
+    record<RecoverStop>("recover_stop", "to all: every rank is ended and forgotten; step `halted`",
+                        recover_stop_fields);
 constinit const Record RankPlace::table =
     record<RankPlace>("place", "where a rank is to be", place_fields, schema::Form::array);
 constinit const Record RecoverStart::table = record<RecoverStart>(
-    "recover_start", "to all: a wrapper is started for every rank; `recovering`",
+    "recover_start", "to all: a wrapper is started for every rank; step `started`",
     recover_start_fields);
-constinit const Record Recovering::table =
-    record<Recovering>("recovering", "all of that is done here", recovering_fields);
 constinit const Record GhostCopy::table =
     record<GhostCopy>("copy", "of a rank's ghost", ghost_copy_fields);
 constinit const Record MakeCopies::table = record<MakeCopies>(
@@ -445,7 +439,6 @@ constexpr schema::Message messages[] = {
     message<Joined>(D::joined, Sequence::answer),
     message<RankDied>(D::rank_died),
     message<InputTaken>(D::input_taken),
-    message<Recovering>(D::recovering, Sequence::answer),
     message<CopiesMade>(D::copies_made, Sequence::answer),
     message<CopiesProgress>(D::copies_progress, Sequence::answer),
     message<StreamsWanted>(D::streams_wanted),
@@ -484,8 +477,8 @@ void StepAnswer::add_busy(uint32_t rank, const std::string& why) {
     if (busy.size() < most_named) busy.push_back({rank, {}, {}, why});
 }
 
-void StepAnswer::add_failed(uint32_t rank, const std::string& node, Stage stage,
-                            const std::string& why) {
+void StepAnswer::add_failed(std::optional<uint32_t> rank, const std::string& node,
+                            std::optional<Stage> stage, const std::string& why) {
     ++failed_ranks;
     if (failed.size() < most_named) failed.push_back({rank, node, stage, why});
 }
@@ -512,8 +505,8 @@ std::string describe(const std::vector<RankTrouble>& list, uint64_t all) {
         return all > 1 ? fmt::format("{}; and {} more", still->why, all - 1) : still->why;
     for (const RankTrouble& one : list) {
         out += out.empty() ? "" : "; ";
-        out += fmt::format("rank {}", one.rank);
-        if (!one.node.empty()) out += " at " + one.node;
+        if (one.rank) out += fmt::format("rank {}", *one.rank);
+        if (!one.node.empty()) out += (one.rank ? " at " : "") + one.node;
         if (one.stage) out += fmt::format(": {}", name_of(*one.stage));
         out += ": " + one.why;
     }

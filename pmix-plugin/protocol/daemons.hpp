@@ -61,7 +61,6 @@ enum class DaemonMessage : uint8_t {
     joined,
     rank_died,
     input_taken,
-    recovering,
     copies_made,
     copies_progress,
     streams_wanted,
@@ -238,9 +237,9 @@ struct RestartPrepare {
     static const schema::Record table;
 };
 
-// A rank that cannot take a step now, or because of which it failed.
+// A rank, or all of a node, that cannot take a step now, or because of which it failed.
 struct RankTrouble {
-    uint32_t rank = 0;
+    std::optional<uint32_t> rank;
     std::string node;
     std::optional<Stage> stage;
     std::string why;
@@ -264,7 +263,8 @@ struct StepAnswer {
     static const schema::Record table;
 
     void add_busy(uint32_t rank, const std::string& why);
-    void add_failed(uint32_t rank, const std::string& node, Stage stage, const std::string& why);
+    void add_failed(std::optional<uint32_t> rank, const std::string& node,
+                    std::optional<Stage> stage, const std::string& why);
     void merge(StepAnswer other);
 };
 // "rank 3 at gn2: check: descriptor 7 …; and 12 more": a list of `busy` or `failed` for the user.
@@ -283,10 +283,12 @@ enum class ParticipantStep : uint8_t {
     checked,    // restart: the wrappers look at ghosts, node and files; nothing is changed
     held,       // restart: the wrappers cut files back, import and hold
     restarted,  // restart: the trees run, the ranks attach
+    halted,     // recovery: every rank is ended and forgotten
+    started,    // recovery: wrappers are started where ranks are to be
 };
 inline constexpr const char* participant_step_names[] = {
-    "idle",    "ready", "here",    "gated",   "ungated", "resumed",
-    "written", "ended", "aborted", "checked", "held",    "restarted"};
+    "idle",  "ready",   "here",    "gated", "ungated",   "resumed", "written",
+    "ended", "aborted", "checked", "held",  "restarted", "halted",  "started"};
 constexpr std::span<const char* const> names_of(ParticipantStep) {
     return participant_step_names;
 }
@@ -327,7 +329,7 @@ struct InputTaken {
 };
 struct RecoverStop {
     uint64_t seq = 0;
-    std::vector<uint32_t> lost;
+    DaemonSet tree;
     static const schema::Record table;
 };
 struct RankPlace {
@@ -344,12 +346,6 @@ struct RecoverStart {
     bool input_ended = false;
     std::vector<ShownOutput> shown = {};
     bool anew = false;
-    static const schema::Record table;
-};
-struct Recovering {
-    uint64_t seq = 0;
-    bool started = false;
-    std::string why;
     static const schema::Record table;
 };
 

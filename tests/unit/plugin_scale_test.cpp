@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Messages and depth of a snapshot grow as the log of the nodes.
+// Messages and depth of a snapshot and a recovery grow as the log of the nodes.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -9,12 +9,10 @@
 namespace ghost::plugin::scale {
 namespace {
 
-void expect_bounded(uint64_t ranks, uint32_t per_node) {
-    SCOPED_TRACE(std::to_string(ranks) + " ranks, " + std::to_string(per_node) + " a node");
-    const Report r = measure(ranks, per_node);
+void expect_five_steps(const Report& r) {
+    constexpr size_t steps = 5;
     ASSERT_TRUE(r.complete) << r.error;
-    EXPECT_EQ(r.orders, 5);  // prepare, ping, gate, close, end
-    ASSERT_EQ(r.steps.size(), 5u);
+    ASSERT_EQ(r.steps.size(), steps);
     for (const StepCost& c : r.steps) {
         SCOPED_TRACE(c.step);
         EXPECT_LE(c.most_received, DaemonTree::width);
@@ -22,8 +20,17 @@ void expect_bounded(uint64_t ranks, uint32_t per_node) {
         EXPECT_EQ(c.all, r.nodes - 1);
         EXPECT_LE(c.depth, tree_depth(r.nodes));
     }
-    EXPECT_EQ(r.to_coordinator, 5u);
-    EXPECT_EQ(r.most_local, local_messages * per_node);
+    EXPECT_EQ(r.to_coordinator, steps);
+}
+
+void expect_bounded(uint64_t ranks, uint32_t per_node) {
+    SCOPED_TRACE(std::to_string(ranks) + " ranks, " + std::to_string(per_node) + " a node");
+    const Reports reports = measure(ranks, per_node);
+    expect_five_steps(reports.snapshot);
+    EXPECT_EQ(reports.snapshot.orders, 5);  // prepare, ping, gate, close, end
+    EXPECT_EQ(reports.snapshot.most_local, local_messages * per_node);
+    expect_five_steps(reports.recovery);
+    EXPECT_EQ(reports.recovery.orders, 6);  // stop, start, prepare, import, go; a node is lost
 }
 
 TEST(Scale, Depth) {

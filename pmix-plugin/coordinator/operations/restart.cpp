@@ -143,25 +143,12 @@ void RestartOperation::stop_ranks() {
         if (!plan.lacking.empty()) return retry_after(gather_us, [this] { choose(); });
         copies_ = std::move(plan.copies);
     }
-    if (!change(S::stopping)) return;
-    wait_for_all();
-    std::vector<NodeId> lost;
-    for (const NodeInfo& node : job_.adapter.nodes())
-        if (!job_.liveness.alive(node.id)) lost.push_back(node.id);
-    job_.adapter.tell_all(RecoverStop{seq(), lost});
+    if (change(S::stopping)) job_.adapter.tell_all(RecoverStop{seq(), job_.liveness.tree()});
 }
 
 void RestartOperation::wait_for_all() {
     const auto live = job_.liveness.live_nodes();
     missing_ = {live.begin(), live.end()};
-}
-
-void RestartOperation::recovering(NodeId from, const Recovering& m) {
-    const bool awaited = data_.state == (m.started ? S::starting : S::stopping);
-    if (!awaited) return;
-    if (!m.why.empty()) return fail(fmt::format("{}: {}", job_.liveness.name_of(from), m.why));
-    missing_.erase(from);
-    if (missing_.empty()) m.started ? check() : gather();
 }
 
 // Each node needs the manifest, and the ghosts of the ranks that are to be there.
@@ -195,7 +182,6 @@ bool RestartOperation::gives_up_snapshot(bool at_once) {
 
 void RestartOperation::start_ranks() {
     if (!change(S::starting)) return;
-    wait_for_all();
     RecoverStart order{.seq = seq(),
                        .life = drawn_life(),
                        .snapshot = data_.folder,
@@ -257,7 +243,6 @@ void RestartOperation::tell_step(DaemonMessage step) {
 }
 
 void RestartOperation::message(NodeId from, const schema::Received& m) {
-    if (m.is<Recovering>()) return recovering(from, m.as<Recovering>());
     if (m.is<CopiesMade>()) return copies_made(from, m.as<CopiesMade>());
     if (m.is<CopiesProgress>() && data_.state == S::gathering) {
         wait_on();
@@ -274,26 +259,33 @@ void RestartOperation::message(NodeId from, const schema::Received& m) {
 
 void RestartOperation::step_answered(ParticipantStep step, const StepAnswer& answer) {
     using P = ParticipantStep;
-    const bool checked = step == P::checked && data_.state == S::checking;
-    const bool held = step == P::held && data_.state == S::holding;
-    const bool restarted = step == P::restarted && data_.state == S::going;
-    if (!checked && !held && !restarted) return;
+    const std::map<P, S> awaited = {{P::halted, S::stopping},
+                                    {P::started, S::starting},
+                                    {P::checked, S::checking},
+                                    {P::held, S::holding},
+                                    {P::restarted, S::going}};
+    const auto found = awaited.find(step);
+    if (found == awaited.end() || found->second != data_.state) return;
     job_.publish(answer.locations);
     if (answer.failed_ranks > 0) return fail(plugin::describe(answer.failed, answer.failed_ranks));
+    if (step == P::halted) return gather();
+    if (step == P::started) return check();
     if (answer.ranks != data_.ranks) {
         return fail(fmt::format("{} of {} ranks were heard of", answer.ranks, data_.ranks));
     }
-    if (restarted) {
-        if (data_.recovers()) {
-            job_.adapter.input_goes_on();
-            job_.snapshots.went_back_to(data_.folder);
-        }
-        conclude(S::done);
-        return hand_over();
+    if (step == P::restarted) return back();
+    if (step == P::held && !passes(fault::Point::coordinator_restart_goes)) return;
+    if (change(step == P::checked ? S::holding : S::going))
+        tell_step(step == P::checked ? DaemonMessage::restart_import : DaemonMessage::restart_go);
+}
+
+void RestartOperation::back() {
+    if (data_.recovers()) {
+        job_.adapter.input_goes_on();
+        job_.snapshots.went_back_to(data_.folder);
     }
-    if (held && !passes(fault::Point::coordinator_restart_goes)) return;
-    if (change(checked ? S::holding : S::going))
-        tell_step(checked ? DaemonMessage::restart_import : DaemonMessage::restart_go);
+    conclude(S::done);
+    hand_over();
 }
 
 bool RestartOperation::passes(fault::Point point) {

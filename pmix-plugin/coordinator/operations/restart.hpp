@@ -120,7 +120,7 @@ class RestartOperation : public StagedOperation<Restart, restart_states> {
     bool gives_up_snapshot(bool at_once);
     void stop_ranks();
     void start_ranks();
-    void recovering(NodeId from, const Recovering& m);
+    void back();
     void wait_for_all();
     bool begin_anew();  // false: it is not to
     void tell_step(DaemonMessage step);

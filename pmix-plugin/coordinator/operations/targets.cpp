@@ -69,8 +69,10 @@ Result<std::vector<std::pair<RankId, NodeId>>> places_after_loss(const Job& job)
     std::vector<std::pair<RankId, NodeId>> places;
     std::vector<RankId> homeless;
     std::map<NodeId, int> used;
+    const auto live = job.liveness.live_nodes();
+    const std::set<NodeId> alive(live.begin(), live.end());
     for (const RankInfo& info : job.adapter.ranks()) {
-        if (!job.liveness.alive(info.node)) {
+        if (!alive.contains(info.node)) {
             homeless.push_back(info.rank);
             continue;
         }
@@ -79,7 +81,7 @@ Result<std::vector<std::pair<RankId, NodeId>>> places_after_loss(const Job& job)
     }
     for (const RankId rank : homeless) {
         std::optional<std::pair<bool, Room>> best;
-        for (const NodeId node : job.liveness.live_nodes()) {
+        for (const NodeId node : live) {
             if (job.drained.contains(node)) continue;
             const int slots = job.adapter.slots(node), here = used[node];
             const Room room{slots > 0 ? slots - here : INT_MAX, here, node};
