@@ -73,6 +73,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void ps_asked(std::function<void(const Json&)> answer);
     void answer_ps();
     Json ps() const;
+    Json groups_of_parity() const;
     Json ps_snapshots() const;
     void say(const std::string& line) const;
 
@@ -413,7 +414,8 @@ void Coordinator::Impl::lost(NodeId node) {
 // What a node had in its memory is gone with it.
 void Coordinator::Impl::mend() {
     const auto& kept = snapshots_.kept();
-    if (!kept.empty() && kept.front().run->partner) (void)engine_.add(mend_request(job_));
+    if (!kept.empty() && (kept.front().run->partner || kept.front().run->xor_of > 0))
+        (void)engine_.add(mend_request(job_));
 }
 
 bool Coordinator::Impl::hosts_ranks(NodeId node) const {
@@ -655,6 +657,19 @@ Json Coordinator::Impl::ps() const {
     return out;
 }
 
+// Names of nodes that have each other's.
+Json Coordinator::Impl::groups_of_parity() const {
+    Json out = Json::array();
+    const auto& kept = snapshots_.kept();
+    if (kept.empty() || kept.front().run.get() != snapshots_.last()) return out;
+    for (const ParitySet& set : kept.front().parity) {
+        Json group = Json::array();
+        for (const auto& member : set.members) group.push_back(member.node);
+        out.push_back(std::move(group));
+    }
+    return out;
+}
+
 // The last one, and µs until the next.
 Json Coordinator::Impl::ps_snapshots() const {
     Json out = Json::object();
@@ -665,6 +680,8 @@ Json Coordinator::Impl::ps_snapshots() const {
         for (const auto& [node, other] : last->copied)
             copies[liveness_.name_of(node)] = liveness_.name_of(other);
         if (!copies.empty()) out["snapshot"]["copies"] = copies;
+        if (Json groups = groups_of_parity(); !groups.empty())
+            out["snapshot"]["parity"] = std::move(groups);
     }
     if (auto next = schedule_.next_in()) out["next_snapshot_us"] = *next;
     if (snapshots_.stopped()) out["stopped"] = true;

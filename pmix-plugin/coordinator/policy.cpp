@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/coordinator/policy.hpp"
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -12,6 +14,9 @@
 
 namespace ghost::plugin {
 namespace {
+
+constexpr const char* xor_to = "xor:";
+constexpr int most_in_group = 64;
 
 class Reader {
   public:
@@ -62,6 +67,21 @@ Result<uint64_t> parse_carried(const std::string& text) {
     return bytes;
 }
 
+// Of "xor:4": 4; of what is none of it, 0.
+uint32_t xor_group(const std::string& to) {
+    if (!to.starts_with(xor_to)) return 0;
+    const auto nodes = parse_count(to.substr(std::strlen(xor_to)));
+    return nodes && *nodes >= 2 && *nodes <= most_in_group ? static_cast<uint32_t>(*nodes) : 0;
+}
+
+Result<std::string> parse_places(const std::string& text) {
+    const std::vector<std::string> known{"disk", "memory", "both", "partner"};
+    if (std::ranges::find(known, text) != known.end() || xor_group(text) > 0) return text;
+    return make_error(Code::invalid, "use", "\"" + text + "\"",
+                      fmt::format("it is none of {}, xor:N (N from 2 to {})",
+                                  fmt::join(known, ", "), most_in_group));
+}
+
 std::string absolute(const std::string& path) {
     std::error_code failed;
     auto whole = std::filesystem::absolute(path, failed).lexically_normal();
@@ -87,7 +107,7 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     SnapshotPolicy policy;
     policy.interval_us = reader.value("ghost_checkpoint_interval", parse_duration_us);
     policy.folder = absolute(reader.text("ghost_checkpoint_dir"));
-    policy.to = reader.one_of("ghost_checkpoint_to", {"disk", "memory", "both", "partner"});
+    policy.to = reader.value("ghost_checkpoint_to", parse_places);
     policy.keep =
         static_cast<size_t>(std::max(1, reader.value("ghost_checkpoint_keep", parse_count)));
     policy.incremental = reader.value("ghost_incremental", parse_yes);
@@ -120,6 +140,7 @@ SnapshotPlaces places_for(const SnapshotPolicy& policy, const std::string& to) {
     if (to == "memory") return {policy.memory, {}};
     if (to == "both") return {policy.folder, policy.memory};
     if (to == "partner") return {policy.memory, {}, true};
+    if (const uint32_t nodes = xor_group(to); nodes > 0) return {policy.memory, {}, false, nodes};
     return {absolute(to), {}};
 }
 

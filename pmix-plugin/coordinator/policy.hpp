@@ -15,14 +15,15 @@ struct SnapshotPolicy {
     int64_t interval_us = 0;  // 0: only on demand
     std::string folder;       // of snapshots, absolute
     std::string memory;       // the same in memory (tmpfs)
-    std::string to = "disk";  // disk, memory, both or partner, if nothing else is said
-    int disk_every = 0;       // of memory and partner each so many-th goes to the disk too; 0: none
+    std::string to = "disk";  // disk, memory, both, partner or xor:N, if nothing else is said
+    int disk_every =
+        0;  // of memory, partner and xor:N each so many-th goes to the disk too; 0: none
     size_t keep = 2;
     bool incremental = true;
     int full_every = 10;  // so many incremental ones, then a full one; 0: never a second full one
     std::string compress = "none";
     uint64_t rate = 0;       // bytes/s of each rank; 0: no limit
-    uint64_t copy_rate = 0;  // bytes/s of each node to its partner; 0: no limit
+    uint64_t copy_rate = 0;  // bytes/s of each node to others; 0: no limit
     uint64_t carried = 0;    // bytes of a file open for writing, up to which its contents are saved
     std::string sign;        // file with the key that snapshots are signed with; empty: none are
     int signal = 0;          // that asks mpirun for a snapshot; 0: none
@@ -43,8 +44,10 @@ struct SnapshotPlaces {
     std::string folder;
     std::string second = {};  // the same once more; empty: nowhere else
     bool partner = false;     // each node's part is copied to another
+    uint32_t xor_of = 0;      // parity is made over groups of so many nodes; 0: none
 };
-// What a request means: "" as the parameters say, "disk", "memory", "both", "partner", else a path.
+// What a request means: "" as the parameters say, "disk", "memory", "both", "partner", "xor:N",
+// else a path.
 SnapshotPlaces places_for(const SnapshotPolicy& policy, const std::string& to);
 
 }  // namespace ghost::plugin

@@ -47,7 +47,7 @@ constexpr Field event_fields[] = {
     field<&Event::snapshot>("snapshot", "its name").at_most(most_name),
     field<&Event::folder>("folder", "it is in").at_most(most_text),
     field<&Event::kind_of>("kind", "full or incremental").at_most(most_name),
-    field<&Event::level>("level", "disk, memory, partner, or one of those and disk")
+    field<&Event::level>("level", "disk, memory, partner, xor, or one of those and disk")
         .at_most(most_name),
     field<&Event::asked_by>("asked_by", "interval, a command, a signal").at_most(most_name),
     field<&Event::then>("then", "continue, stop or kill").at_most(most_name),

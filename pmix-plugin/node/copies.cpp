@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/node/copies.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <fmt/format.h>
 #include <utility>
@@ -60,11 +61,15 @@ void Copies::end(Helper& helper) {
 }
 
 void Copies::stop() {
+    stop_sending();
+    for (auto& [node, one] : incoming_) end(one.helper);
+    incoming_.clear();
+}
+
+void Copies::stop_sending() {
     under_way_ = false;
     for (auto& [node, one] : outgoing_) end(one.helper);
-    for (auto& [node, one] : incoming_) end(one.helper);
     outgoing_.clear();
-    incoming_.clear();
     if (progress_timer_) adapter_.cancel(*std::exchange(progress_timer_, std::nullopt));
 }
 
@@ -76,13 +81,20 @@ std::string Copies::proof() const {
 
 void Copies::make(const MakeCopies& order) {
     if (order.seq < order_.seq) return log::info("late order for copies {} dropped", order.seq);
-    stop();
+    // What another node has offered of this very order may be here before it.
+    stop_sending();
+    for (auto& [node, one] : incoming_)
+        if (one.seq < order.seq) end(one.helper);
+    std::erase_if(incoming_, [&](const auto& one) { return one.second.seq < order.seq; });
     order_ = order;
     under_way_ = true;
     for (const GhostCopy& copy : order.copies)
         if (copy.from == adapter_.self() && copy.to != copy.from)
             outgoing_[copy.to].files.push_back(copy.files);
+    for (const XorStream& stream : order.streams)
+        if (stream.from == adapter_.self()) outgoing_[stream.to].streams.push_back(stream);
     order_.copies.clear();
+    order_.streams.clear();
     const std::string manifest = std::exchange(order_.manifest, {});
     if (manifest.empty() || adapter_.self() == coordinator) return offer();
     background_.run<std::string>([folder = order.folder, name = order.name,
@@ -114,8 +126,13 @@ void Copies::taken(NodeId by, const CopyTaken& answer) {
     one.helper = std::move(*helper);
     for (auto& files : one.files) one.helper.control->tell(CopyFiles{std::move(files)});
     one.files.clear();
+    for (const XorStream& stream : one.streams) one.helper.control->tell(stream);
+    one.streams.clear();
+    // What this node sends at once is one rate's.
+    const uint64_t rate =
+        order_.rate == 0 ? 0 : std::max<uint64_t>(1, order_.rate / outgoing_.size());
     one.helper.control->tell(
-        CopySend{answer.host, answer.port, answer.token, proof(), order_.folder, order_.rate});
+        CopySend{answer.host, answer.port, answer.token, proof(), order_.folder, rate});
 }
 
 void Copies::sender_said(NodeId to, const schema::Received& m) {

@@ -44,6 +44,7 @@ class Copies {
     // What goes to one node.
     struct Outgoing {
         std::vector<std::vector<std::string>> files;  // of each rank
+        std::vector<XorStream> streams;
         Helper helper;
         uint64_t bytes = 0, total = 0;
         bool sent = false;
@@ -57,6 +58,7 @@ class Copies {
 
     Result<Helper> start(const Said& said, std::function<void()> closed);
     static void end(Helper& helper);
+    void stop_sending();
     std::string proof() const;
     void offer();
     void sender_said(NodeId to, const schema::Received& m);

@@ -42,8 +42,9 @@ constexpr Field progress_fields[] = {
 constexpr Field done_fields[] = {field<&CopyDone::why>("why", reason_says)};
 constexpr Field item_fields[] = {
     field<&CopyItem::name>("name", "in the folder of snapshots"),
-    field<&CopyItem::bytes>("bytes", "of the file").in("bytes"),
-    field<&CopyItem::tail>("tail", "XXH3-64 of its last 64 KiB"),
+    field<&CopyItem::bytes>("bytes", "of the file, or the stream").in("bytes"),
+    field<&CopyItem::tail>("tail", "XXH3-64 of its last 64 KiB; of a stream empty"),
+    field<&CopyItem::target>("target", "what a stream is for; else the file is sent as it is"),
 };
 constexpr Field list_fields[] = {field<&CopyList::items>("items", "files, in this order")};
 constexpr Field wanted_fields[] = {
@@ -79,6 +80,7 @@ namespace {
 
 constexpr schema::Message to_messages[] = {
     message<CopyFiles>(ToCopier::files),
+    message<XorStream>(ToCopier::stream),
     message<CopySend>(ToCopier::send),
     message<CopyTake>(ToCopier::take),
 };

@@ -4,16 +4,18 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/schema.hpp"
+#include "pmix-plugin/protocol/parts.hpp"
 
 namespace ghost::plugin {
 
 // --- N → K ---
 
-enum class ToCopier : uint8_t { files, send, take };
+enum class ToCopier : uint8_t { files, stream, send, take };
 extern const schema::Family to_copier;
 
 // More of what is to be sent: names in the folder of snapshots, "4711-000003/rank-1.ghost".
@@ -67,6 +69,7 @@ struct CopyItem {
     std::string name;
     uint64_t bytes = 0;
     std::string tail;  // hash of its last bytes, hex
+    std::optional<XorTarget> target = {};
     static const schema::Record table;
 };
 struct CopyList {

@@ -210,6 +210,8 @@ constexpr Field make_copies_fields[] = {
     field<&MakeCopies::copies>("copies", "all that are to be made"),
     field<&MakeCopies::manifest>("manifest", "of the snapshot, for every node; empty: not now")
         .or_default(),
+    field<&MakeCopies::streams>("streams", "the same, of parity and of what is made of it")
+        .or_default(),
 };
 constexpr Field copies_made_fields[] = {
     field<&CopiesMade::seq>("seq", "the operation"),

@@ -366,6 +366,7 @@ struct MakeCopies {
     uint64_t rate = 0;
     std::vector<GhostCopy> copies;
     std::string manifest;
+    std::vector<XorStream> streams = {};
     static const schema::Record table;
 };
 struct CopiesMade {

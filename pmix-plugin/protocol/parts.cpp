@@ -57,6 +57,25 @@ constexpr Field agent_fields[] = {
     field<&AgentThread::tid>("tid", "its thread: the one that is signalled"),
 };
 
+constexpr Field piece_fields[] = {
+    field<&XorPiece::file>("file", "in the folder of snapshots; empty: zeros"),
+    field<&XorPiece::offset>("offset", "in the file").in("bytes"),
+    field<&XorPiece::bytes>("bytes", "how many").in("bytes"),
+};
+constexpr Field target_fields[] = {
+    field<&XorTarget::attempt>("attempt", "seq of the operation"),
+    field<&XorTarget::size>("size", "of the file").in("bytes"),
+    field<&XorTarget::streams>("streams", "that come for it"),
+    field<&XorTarget::head>("head", "what the file begins with").or_default(),
+};
+constexpr Field stream_fields[] = {
+    field<&XorStream::from>("from", "daemon that sends it"),
+    field<&XorStream::to>("to", "daemon that gets it"),
+    field<&XorStream::file>("file", "what it is for, in the folder of snapshots"),
+    field<&XorStream::target>("target", "the same"),
+    field<&XorStream::pieces>("pieces", "what is sent, in this order"),
+};
+
 constexpr Field progress_fields[] = {
     field<&TransferProgress::seq>("seq", operation),
     field<&TransferProgress::rank>("rank", "whose").or_default(),
@@ -220,6 +239,11 @@ constinit const Record ControlOrder::table =
     record<ControlOrder>("control", "a request by PMIx_Job_control", control_fields);
 constinit const Record AgentThread::table =
     record<AgentThread>("agent", "the thread a wrapper signals", agent_fields);
+constinit const Record XorPiece::table = record<XorPiece>("piece", "of a file", piece_fields);
+constinit const Record XorTarget::table =
+    record<XorTarget>("target", "a file that is made of several streams", target_fields);
+constinit const Record XorStream::table =
+    record<XorStream>("stream", "one of those a file is made of", stream_fields);
 constinit const Record TransferProgress::table = record<TransferProgress>(
     "progress", "a transfer goes on; restarts its limit of time", progress_fields);
 constinit const Record Failed::table =

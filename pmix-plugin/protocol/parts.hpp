@@ -49,6 +49,31 @@ struct AgentThread {
     static const schema::Record table;
 };
 
+// Bytes of a file in the folder of snapshots; of none: zeros.
+struct XorPiece {
+    std::string file;
+    uint64_t offset = 0;
+    uint64_t bytes = 0;
+    static const schema::Record table;
+};
+// A file that several nodes send streams for, each as long as it likes: it is `head`, and behind
+// that the streams' exclusive or, filled up with zeros.
+struct XorTarget {
+    uint64_t attempt = 0;  // seq of the operation: what an earlier one has left is not used
+    uint64_t size = 0;     // of the file
+    uint32_t streams = 0;  // how many come
+    schema::Bytes head = {};
+    static const schema::Record table;
+};
+struct XorStream {
+    uint32_t from = 0;
+    uint32_t to = 0;
+    std::string file;  // in the folder of snapshots
+    XorTarget target;
+    std::vector<XorPiece> pieces;  // one after the other
+    static const schema::Record table;
+};
+
 // How far a transfer is.
 struct TransferProgress {
     uint64_t seq = 0;

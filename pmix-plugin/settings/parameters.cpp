@@ -20,13 +20,12 @@ constexpr Parameter table[] = {
      "Folder for snapshots, shared by all nodes or local to each"},
     {"ghost_checkpoint_keep", "2", "How many complete snapshots are kept"},
     {"ghost_checkpoint_to", "disk",
-     "Where snapshots go: disk, memory (of the node each rank is on), both, or partner (memory, "
-     "and "
-     "a copy in that of another node)"},
+     "Where snapshots go: disk, memory (of the node each rank is on), both, partner (memory, and a "
+     "copy in that of another node), or xor:N (memory, and parity over groups of N nodes)"},
     {"ghost_checkpoint_copy_rate", "200M",
-     "partner: bytes per second that each node sends to another (or 1G); 0 is unlimited"},
+     "partner, xor:N: bytes per second that each node sends to others (or 1G); 0 is unlimited"},
     {"ghost_checkpoint_disk_every", "0",
-     "memory, partner: each so many-th snapshot goes to the folder too; 0: none"},
+     "memory, partner, xor:N: each so many-th snapshot goes to the folder too; 0: none"},
     {"ghost_checkpoint_rate", "0",
      "Bytes per second that each rank may write (or 200M, 1G); 0 is unlimited"},
     {"ghost_checkpoint_files", "64K",

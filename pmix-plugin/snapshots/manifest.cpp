@@ -128,6 +128,7 @@ constexpr Field manifest_fields[] = {
     field<&Manifest::nodes>("nodes", "it ran on"),
     field<&Manifest::ranks>("ranks", "all of them, ascending"),
     field<&Manifest::files>("files", "regular files that were open for writing"),
+    field<&Manifest::parity>("parity", "of the ghosts, by groups of nodes").or_default(),
     field<&Manifest::signature>("signature", "if it is signed"),
     field<&Manifest::digest>("digest", "XXH3-64 over the rest, 16 hex digits"),
 };
@@ -203,6 +204,14 @@ Status check_sense(const Manifest& manifest) {
                 fmt::format("rank {} stands where rank {} should", manifest.ranks[i].rank, i));
         if (const char* fault = fault_of(manifest.ranks[i], manifest.apps.size()); *fault != '\0')
             return wrong(fmt::format("rank {} {}", i, fault));
+    }
+    for (const auto& set : manifest.parity) {
+        if (!parent_name(set.file(0)) || set.members.size() < 2)
+            return wrong("parity is outside of the folder of snapshots, or of no group");
+        for (const auto& member : set.members)
+            for (const auto& file : member.files)
+                if (!parent_name(file.file))
+                    return wrong("parity is of a file outside of the folder of snapshots");
     }
     for (const auto& file : manifest.files)
         if (file.copy && file.copy->rank >= ranks)

@@ -17,6 +17,7 @@
 #include "base/result.hpp"
 #include "base/schema.hpp"
 #include "base/signing.hpp"
+#include "pmix-plugin/snapshots/parity.hpp"
 
 namespace ghost::plugin {
 
@@ -133,6 +134,7 @@ struct Manifest {
     std::vector<Node> nodes;
     std::vector<Rank> ranks;  // one for each rank of the job, ascending
     std::vector<File> files;
+    std::vector<ParitySet> parity = {};
     std::optional<Signed> signature = {};
     std::string digest;  // manifest_json() fills it in
     static const schema::Record table;

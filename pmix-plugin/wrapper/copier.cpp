@@ -8,6 +8,8 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <functional>
+#include <map>
 #include <memory>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -22,6 +24,7 @@
 #include "ghost-core/resource/network.hpp"
 #include "pmix-plugin/protocol/copier.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
+#include "pmix-plugin/snapshots/parity.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -100,11 +103,12 @@ Result<File> look_at(const std::string& path) {
 }
 
 // What comes from elsewhere must not lead anywhere else.
-bool names_ghost(const std::string& name) {
+bool names_ghost(const std::string& name, bool or_parity = false) {
     const auto slash = name.find('/');
-    return slash != std::string::npos && parse_snapshot_name(name.substr(0, slash)) &&
-           name.compare(slash + 1, 5, "rank-") == 0 &&
-           name.find('/', slash + 1) == std::string::npos && name.find("..") == std::string::npos;
+    if (slash == std::string::npos || !parse_snapshot_name(name.substr(0, slash))) return false;
+    const std::string file = name.substr(slash + 1);
+    return (file.starts_with("rank-") || (or_parity && names_parity(file))) &&
+           file.find('/') == std::string::npos && name.find("..") == std::string::npos;
 }
 
 Error no_room(const std::string& path, int sys) {
@@ -113,35 +117,133 @@ Error no_room(const std::string& path, int sys) {
                       "the memory for snapshots of its node is full");
 }
 
+Status write_at(int fd, const void* data, size_t size, uint64_t offset, const std::string& path) {
+    const auto* at = static_cast<const char*>(data);
+    for (size_t done = 0; done < size;) {
+        const ssize_t n = ::pwrite(fd, at + done, size - done, static_cast<off_t>(offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return no_room(path, errno);
+        done += static_cast<size_t>(n);
+    }
+    return {};
+}
+
+Status read_at(int fd, void* data, size_t size, uint64_t offset, const std::string& path) {
+    auto* at = static_cast<char*>(data);
+    for (size_t done = 0; done < size;) {
+        const ssize_t n = ::pread(fd, at + done, size - done, static_cast<off_t>(offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return sys_error("read", path);
+        if (n == 0) return make_error(Code::corrupt, "read all of", path);
+        done += static_cast<size_t>(n);
+    }
+    return {};
+}
+
+// Against other processes that write to the same part of a file.
+class Locked {
+  public:
+    Locked(int fd, uint64_t offset, uint64_t size) : fd_(fd) {
+        lock_.l_whence = SEEK_SET;
+        lock_.l_start = static_cast<off_t>(offset);
+        lock_.l_len = static_cast<off_t>(size);
+        set(F_WRLCK);
+    }
+    ~Locked() { set(F_UNLCK); }
+    Locked(const Locked&) = delete;
+    Locked& operator=(const Locked&) = delete;
+    Status status() const { return sys_ == 0 ? Status() : sys_error_of(sys_, "lock", "a copy"); }
+
+  private:
+    void set(short type) {
+        lock_.l_type = type;
+        do sys_ = ::fcntl(fd_, F_OFD_SETLKW, &lock_) == 0 ? 0 : errno;
+        while (sys_ == EINTR);
+    }
+
+    const int fd_;
+    struct flock lock_ {};
+    int sys_ = 0;
+};
+
 // --- the sender ---
+
+// What is to be sent: files as they are, and streams that the other side makes files of.
+struct Load {
+    std::vector<std::string> names;
+    std::vector<XorStream> streams;
+};
 
 class Sender {
   public:
-    Sender(const ControlSocket& control, const CopySend& order, std::vector<std::string> names)
-        : control_(control), order_(order), names_(std::move(names)) {}
+    Sender(const ControlSocket& control, const CopySend& order, Load load)
+        : control_(control), order_(order), load_(std::move(load)) {}
     Status run();
 
   private:
-    Status send_file(core::Resource& to, size_t which);
+    struct Going {
+        CopyItem item;
+        std::vector<XorPiece> pieces;
+    };
+
+    Status look();
+    Result<const File*> open(const std::string& name);
+    Status look_at_stream(XorStream stream);
+    Status send(core::Resource& to, const Going& one);
+    Status send_piece(core::Resource& to, const XorPiece& piece, Hash& hash);
     void pace();
     void tell();
 
     const ControlSocket& control_;
     const CopySend& order_;
-    const std::vector<std::string> names_;
-    std::vector<File> files_;
+    Load load_;
+    std::map<std::string, File> files_;  // that are open
+    std::vector<Going> going_;
     uint64_t bytes_ = 0, total_ = 0;
     int64_t begun_ = 0, told_ = 0;
 };
 
-Status Sender::run() {
-    CopyList list;
-    for (const std::string& name : names_) {
-        auto file = look_at(order_.folder + "/" + name);
+Result<const File*> Sender::open(const std::string& name) {
+    if (const auto known = files_.find(name); known != files_.end()) return &known->second;
+    const std::string path = order_.folder + "/" + name;
+    if (names_parity(name.substr(name.find('/') + 1))) GHOST_TRY(check_parity(path, name));
+    auto file = look_at(path);
+    if (!file) return file.error();
+    return &files_.emplace(name, std::move(*file)).first->second;
+}
+
+Status Sender::look_at_stream(XorStream stream) {
+    uint64_t bytes = 0;
+    for (const XorPiece& piece : stream.pieces) {
+        bytes += piece.bytes;
+        if (piece.file.empty()) continue;
+        if (!names_ghost(piece.file, true))
+            return make_error(Code::invalid, "send what is no ghost of a snapshot", piece.file);
+        const auto file = open(piece.file);
         if (!file) return file.error();
-        list.items.push_back({name, file->bytes, file->tail});
-        files_.push_back(std::move(*file));
+        if ((*file)->bytes < piece.offset || (*file)->bytes - piece.offset < piece.bytes)
+            return make_error(Code::corrupt, "read all of", piece.file);
     }
+    going_.push_back(
+        {{stream.file, bytes, {}, std::move(stream.target)}, std::move(stream.pieces)});
+    return {};
+}
+
+Status Sender::look() {
+    for (const std::string& name : load_.names) {
+        const auto file = open(name);
+        if (!file) return file.error();
+        const uint64_t bytes = (*file)->bytes;
+        going_.push_back({{name, bytes, (*file)->tail}, {{name, 0, bytes}}});
+    }
+    for (XorStream& stream : load_.streams) GHOST_TRY(look_at_stream(std::move(stream)));
+    return {};
+}
+
+Status Sender::run() {
+    GHOST_TRY(look());
+    CopyList list;
+    for (const Going& one : going_) list.items.push_back(one.item);
     core::NetworkOptions options;
     options.operation_ms = silence_ms;
     auto to = core::NetworkResource::connect(order_.host, order_.port, order_.token, order_.proof,
@@ -152,37 +254,45 @@ Status Sender::run() {
     GHOST_TRY(wanted);
     if (!wanted->why.empty()) return because(Code::refused, wanted->why);
     for (const uint32_t which : wanted->which) {
-        if (which >= files_.size()) return because(Code::corrupt, "it wants what is not there");
-        total_ += files_[which].bytes;
+        if (which >= going_.size()) return because(Code::corrupt, "it wants what is not there");
+        total_ += going_[which].item.bytes;
     }
     begun_ = monotonic_us();
-    for (const uint32_t which : wanted->which) GHOST_TRY(send_file(**to, which));
+    for (const uint32_t which : wanted->which) GHOST_TRY(send(**to, going_[which]));
     const auto kept = get<CopyKept>(**to);
     GHOST_TRY(kept);
     if (!kept->why.empty()) return because(Code::refused, kept->why);
     return {};
 }
 
-Status Sender::send_file(core::Resource& to, size_t which) {
-    std::vector<char> piece(piece_bytes);
-    const File& file = files_[which];
+Status Sender::send(core::Resource& to, const Going& one) {
     Hash hash;
-    for (uint64_t left = file.bytes; left > 0;) {
-        const ssize_t n =
-            ::read(file.fd.get(), piece.data(), std::min<uint64_t>(left, piece_bytes));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return sys_error("read", names_[which]);
-        if (n == 0) return make_error(Code::corrupt, "read all of", names_[which]);
-        const auto size = static_cast<size_t>(n);
-        hash.add(piece.data(), size);
-        GHOST_TRY(to.write(piece.data(), size));
-        left -= size;
+    for (const XorPiece& piece : one.pieces) GHOST_TRY(send_piece(to, piece, hash));
+    const uint64_t value = hash.value();
+    return to.write(&value, sizeof value);
+}
+
+Status Sender::send_piece(core::Resource& to, const XorPiece& piece, Hash& hash) {
+    std::vector<char> data(std::min<uint64_t>(piece_bytes, piece.bytes));
+    const auto file = files_.find(piece.file);
+    for (uint64_t done = 0; done < piece.bytes;) {
+        size_t size = std::min<uint64_t>(piece.bytes - done, piece_bytes);
+        if (file != files_.end()) {
+            const ssize_t n = ::pread(file->second.fd.get(), data.data(), size,
+                                      static_cast<off_t>(piece.offset + done));
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0) return sys_error("read", piece.file);
+            if (n == 0) return make_error(Code::corrupt, "read all of", piece.file);
+            size = static_cast<size_t>(n);
+        }
+        hash.add(data.data(), size);
+        GHOST_TRY(to.write(data.data(), size));
+        done += size;
         bytes_ += size;
         pace();
         tell();
     }
-    const uint64_t value = hash.value();
-    return to.write(&value, sizeof value);
+    return {};
 }
 
 void Sender::pace() {
@@ -217,11 +327,19 @@ class Receiver {
         CopyItem item;
         std::string path;
         Fd fd;
-        bool named = false;
+        bool named = false;    // or left to whoever has the last stream for it
+        std::string now = {};  // its name until then
     };
+    using Keep = std::function<Status(const char* data, size_t size)>;
 
+    bool is_there(const CopyItem& item) const;
     Status make_room(const CopyItem& item);
-    static Status take(core::Resource& from, Coming& one);
+    static Status take(core::Resource& from, const CopyItem& item, const Keep& keep);
+    static Status take_file(core::Resource& from, Coming& one);
+    static Status take_stream(core::Resource& from, Coming& one);
+    static Status add(Coming& one, XorBuffer& buffer, uint64_t offset, size_t size);
+    static Status end_stream(Coming& one);
+    static Status name(Coming& one);
     Status take_all(core::Resource& from);
 
     const CopyTake& order_;
@@ -230,52 +348,115 @@ class Receiver {
 
 Receiver::~Receiver() {
     for (const Coming& one : coming_)
-        if (!one.named) ::unlink((one.path + unfinished).c_str());
+        if (!one.named) ::unlink(one.now.c_str());
 }
 
-// All of it, before the first byte comes.
+// All of it, before the first byte comes. What several streams come for all of their receivers have
+// open: it begins as zeros, and behind its end is how many have come.
 Status Receiver::make_room(const CopyItem& item) {
     const std::string path = order_.folder + "/" + item.name;
+    const std::string now =
+        path + (item.target ? fmt::format(".{}", item.target->attempt) : "") + unfinished;
     GHOST_TRY(open_snapshot_folder(order_.folder));
     GHOST_TRY(make_own_folder(path.substr(0, path.rfind('/'))));
-    auto fd = open_own_file(path + unfinished, O_WRONLY | O_CREAT | O_TRUNC);
+    auto fd = open_own_file(now, O_RDWR | O_CREAT | (item.target ? 0 : O_TRUNC));
     if (!fd) return fd.error().sys == ENOSPC ? no_room(path, ENOSPC) : fd.error();
-    coming_.push_back({item, path, std::move(*fd)});
-    if (item.bytes == 0) return {};
-    const int sys = ::posix_fallocate(coming_.back().fd.get(), 0, static_cast<off_t>(item.bytes));
+    coming_.push_back({item, path, std::move(*fd), false, now});
+    const uint64_t size = item.target ? item.target->size + sizeof(uint32_t) : item.bytes;
+    if (size == 0) return {};
+    const int sys = ::posix_fallocate(coming_.back().fd.get(), 0, static_cast<off_t>(size));
     return sys == 0 ? Status() : no_room(path, sys);
 }
 
-Status Receiver::take(core::Resource& from, Coming& one) {
+Status Receiver::take(core::Resource& from, const CopyItem& item, const Keep& keep) {
     std::vector<char> piece(piece_bytes);
     Hash hash;
-    for (uint64_t left = one.item.bytes; left > 0;) {
+    for (uint64_t left = item.bytes; left > 0;) {
         auto got = from.read(piece.data(), std::min<uint64_t>(left, piece_bytes));
         if (!got) return got.error();
         if (*got == 0) return because(Code::peer_lost, "the other side has ended");
         hash.add(piece.data(), *got);
-        for (size_t done = 0; done < *got;) {
-            const ssize_t n = ::write(one.fd.get(), piece.data() + done, *got - done);
-            if (n < 0 && errno == EINTR) continue;
-            if (n < 0) return no_room(one.path, errno);
-            done += static_cast<size_t>(n);
-        }
+        GHOST_TRY(keep(piece.data(), *got));
         left -= *got;
     }
     uint64_t value = 0;
     GHOST_TRY(get_all(from, &value, sizeof value));
-    if (value != hash.value())
-        return make_error(Code::corrupt, "copy", one.item.name, "its checksum is another");
+    if (value == hash.value()) return {};
+    return make_error(Code::corrupt, "copy", item.name, "its checksum is another");
+}
+
+Status Receiver::take_file(core::Resource& from, Coming& one) {
+    uint64_t at = 0;
+    GHOST_TRY(take(from, one.item, [&](const char* data, size_t size) -> Status {
+        GHOST_TRY(write_at(one.fd.get(), data, size, at, one.path));
+        at += size;
+        return {};
+    }));
+    return name(one);
+}
+
+Status Receiver::name(Coming& one) {
     if (::fsync(one.fd.get()) != 0) return sys_error("sync", one.path);
-    if (::rename((one.path + unfinished).c_str(), one.path.c_str()) != 0)
-        return sys_error("name", one.path);
+    if (::rename(one.now.c_str(), one.path.c_str()) != 0) return sys_error("name", one.path);
     one.named = true;
     return {};
 }
 
+// --- streams of which a file is made ---
+
+Status Receiver::take_stream(core::Resource& from, Coming& one) {
+    XorBuffer buffer(piece_bytes);
+    uint64_t at = one.item.target->head.data.size();
+    GHOST_TRY(take(from, one.item, [&](const char* data, size_t size) -> Status {
+        std::memcpy(buffer.more(), data, size);
+        GHOST_TRY(add(one, buffer, at, size));
+        at += size;
+        return {};
+    }));
+    return end_stream(one);
+}
+
+// Others do the same with their streams.
+Status Receiver::add(Coming& one, XorBuffer& buffer, uint64_t offset, size_t size) {
+    const Locked locked(one.fd.get(), offset, size);
+    GHOST_TRY(locked.status());
+    GHOST_TRY(read_at(one.fd.get(), buffer.old(), size, offset, one.path));
+    const auto both = buffer.combine(size);
+    if (!both) return both.error();
+    return write_at(one.fd.get(), *both, size, offset, one.path);
+}
+
+// Who comes last makes a whole file of it.
+Status Receiver::end_stream(Coming& one) {
+    const XorTarget& target = *one.item.target;
+    uint32_t ended = 0;
+    {
+        const Locked locked(one.fd.get(), target.size, sizeof ended);
+        GHOST_TRY(locked.status());
+        GHOST_TRY(read_at(one.fd.get(), &ended, sizeof ended, target.size, one.path));
+        GHOST_TRY(write_at(one.fd.get(), &++ended, sizeof ended, target.size, one.path));
+    }
+    one.named = true;
+    if (ended != target.streams) return {};
+    one.named = false;
+    const std::string& head = target.head.data;
+    if (::ftruncate(one.fd.get(), static_cast<off_t>(target.size)) != 0)
+        return sys_error("cut", one.path);
+    GHOST_TRY(write_at(one.fd.get(), head.data(), head.size(), 0, one.path));
+    if (!head.empty()) GHOST_TRY(seal_parity(one.fd.get(), one.path));
+    return name(one);
+}
+
 Status Receiver::take_all(core::Resource& from) {
-    for (Coming& one : coming_) GHOST_TRY(take(from, one));
+    for (Coming& one : coming_)
+        GHOST_TRY(one.item.target ? take_stream(from, one) : take_file(from, one));
     return {};
+}
+
+bool Receiver::is_there(const CopyItem& item) const {
+    const auto there = look_at(order_.folder + "/" + item.name);
+    if (item.target) return there && there->bytes == item.target->size;
+    return there && there->bytes == item.bytes && there->tail == item.tail;
 }
 
 Status Receiver::run(core::NetworkListener& listener) {
@@ -287,12 +468,14 @@ Status Receiver::run(core::NetworkListener& listener) {
     Status fine;
     for (uint32_t i = 0; i < list->items.size() && fine; i++) {
         const CopyItem& item = list->items[i];
-        if (!names_ghost(item.name)) {
+        const bool fits =
+            !item.target || (item.target->size >= item.target->head.data.size() &&
+                             item.target->size - item.target->head.data.size() >= item.bytes);
+        if (!names_ghost(item.name, item.target.has_value()) || !fits) {
             fine = make_error(Code::invalid, "copy what is no ghost of a snapshot", item.name);
             break;
         }
-        const auto there = look_at(order_.folder + "/" + item.name);
-        if (there && there->bytes == item.bytes && there->tail == item.tail) continue;
+        if (is_there(item)) continue;
         wanted.which.push_back(i);
         fine = make_room(item);
     }
@@ -304,8 +487,8 @@ Status Receiver::run(core::NetworkListener& listener) {
     return taken;
 }
 
-Status send(const ControlSocket& control, const CopySend& order, std::vector<std::string> names) {
-    return Sender(control, order, std::move(names)).run();
+Status send(const ControlSocket& control, const CopySend& order, Load load) {
+    return Sender(control, order, std::move(load)).run();
 }
 
 Status take(const ControlSocket& control, const CopyTake& order) {
@@ -326,7 +509,7 @@ int copy_ghosts(ControlSocket control) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     schedule_ordinarily();
     schema::Reader reader(to_copier, "the node agent");
-    std::vector<std::string> names;
+    Load load;
     for (;;) {
         const auto message = control.receive(-1);
         if (!message) return 1;
@@ -336,11 +519,15 @@ int copy_ghosts(ControlSocket control) {
         if (!order) continue;
         if (order->is<CopyFiles>()) {
             const auto& more = order->as<CopyFiles>().files;
-            names.insert(names.end(), more.begin(), more.end());
+            load.names.insert(load.names.end(), more.begin(), more.end());
+            continue;
+        }
+        if (order->is<XorStream>()) {
+            load.streams.push_back(order->as<XorStream>());
             continue;
         }
         const Status done = order->is<CopySend>()
-                                ? send(control, order->as<CopySend>(), std::move(names))
+                                ? send(control, order->as<CopySend>(), std::move(load))
                                 : take(control, order->as<CopyTake>());
         const std::string why = done ? "" : done.error().message();
         if (!why.empty()) log::info("{}", why);

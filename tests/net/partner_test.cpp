@@ -18,7 +18,7 @@
 #include <thread>
 #include <vector>
 
-#include "tests/net/on_lab.hpp"
+#include "tests/net/in_memory.hpp"
 #include "tests/rounds.hpp"
 
 namespace {
@@ -26,69 +26,9 @@ namespace {
 using nettest::Finished;
 using nettest::goes_on;
 using nettest::Job;
-using nettest::program;
 using nettest::Words;
 
-class Partner : public nettest::OnLab {
-  protected:
-    static constexpr int ranks = 4;
-    static constexpr const char* hosts = "gn1:2,gn2:2,gn3:2,gn4:2";
-
-    static void SetUpTestSuite() { make_lab(4); }
-    void TearDown() override {
-        for (const char* node : {"gn1", "gn2", "gn3", "gn4"})
-            (void)lab().as_root(node, {"sh", "-c", "rm -rf /dev/shm/ghost-snapshots-*"});
-    }
-
-    Words options(const std::string& to, const Words& more = {}) const {
-        Words all{"--map-by",
-                  "node",
-                  "--mca",
-                  "ghost_recover",
-                  "all",
-                  "--mca",
-                  "ghost_checkpoint_to",
-                  to,
-                  "--mca",
-                  "ghost_checkpoint_dir",
-                  path("snapshots"),
-                  "--mca",
-                  "ghost_node_dead_after",
-                  "2"};
-        all.insert(all.end(), more.begin(), more.end());
-        return all;
-    }
-    // Rank 0 on gn1, 1 on gn2, 2 on gn3, 3 on gn4; saved when it is asked for.
-    std::unique_ptr<Job> job_of(const std::string& to, const Words& more = {}) {
-        Words all = options(to, more);
-        for (const std::string& word : endless("pattern")) all.push_back(word);
-        auto job = std::make_unique<Job>(lab(), ranks, hosts, all);
-        EXPECT_TRUE(job->wait_for("round 1:")) << job->mpirun().err();
-        return job;
-    }
-    void save(Job& job, const Words& options = {}) {
-        Words words{"ghost", "checkpoint"};
-        words.insert(words.end(), options.begin(), options.end());
-        const Finished saved = lab().on("gn1", words);
-        ASSERT_EQ(saved.status, 0) << saved.err << job.mpirun().err();
-    }
-    void kill_rank_at(const std::string& node) {
-        const auto pids = lab().pids(node, "^[^ ]*mpi/pattern ");
-        ASSERT_FALSE(pids.empty());
-        lab().kill(node, pids.front());
-    }
-    void expect_ended(Job& job, const std::string& why) {
-        const Finished end = job.finish();
-        EXPECT_NE(end.status, 0);
-        EXPECT_NE(end.err.find(why), std::string::npos) << end.err;
-    }
-    // Names below the folder of snapshots in a node's memory.
-    std::string memory_of(const std::string& node) {
-        return lab()
-            .as_root(node, {"sh", "-c", "cd /dev/shm/ghost-snapshots-* && find . -type f | sort"})
-            .out;
-    }
-};
+class Partner : public nettest::InMemory {};
 
 // While all nodes live each has its ranks' ghosts.
 TEST_F(Partner, RankThatIsKilledComesBackFromMemory) {
@@ -236,21 +176,8 @@ TEST_F(Partner, CopiesThatCannotBeMade) {
         EXPECT_TRUE(nettest::poll_until(10, [&] { return memory_of("gn4") == before; }))
             << memory_of("gn4");
     };
-    const auto limit = [&](const char* size) {
-        const Finished done =
-            lab().as_root("gn4", {"mount", "-o", std::string("remount,size=") + size, "/dev/shm"});
-        EXPECT_EQ(done.status, 0) << done.err;
-    };
-    const auto copier_at = [&](const std::string& node) {
-        std::vector<int> pids;
-        (void)nettest::poll_until(20, [&] {
-            pids = lab().pids(node, "ghost-wrapper --copy");
-            return !pids.empty();
-        });
-        return pids.empty() ? 0 : pids.front();
-    };
-    fails([&] { limit("150M"); }, "the memory for snapshots of its node is full");
-    limit("50%");
+    fails([&] { limit("gn4", "150M"); }, "the memory for snapshots of its node is full");
+    limit("gn4", "50%");
     fails([&] { lab().kill("gn4", copier_at("gn4")); }, "could not be copied to another node");
     fails([&] { lab().kill("gn3", copier_at("gn3")); }, "could not be copied to another node");
     save(*job);
@@ -339,38 +266,7 @@ TEST_F(Partner, IsGatheredAndRestarted) {
 TEST_F(Partner, RandomLosses) {
     const auto losses = static_cast<int>(ghost::test::rounds("GHOST_TEST_LOSSES", 6, 6));
     std::mt19937_64 random(static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEED", 1, 1)));
-    const int steps = 60 * losses;
-    Job whole(lab(), ranks, hosts, ledger("whole", steps, 0, 16));
-    const Finished right = whole.finish(120);
-    ASSERT_EQ(right.status, 0) << right.err;
-    Words words = options("partner", {"--mca", "ghost_checkpoint_interval", "2", "--mca",
-                                      "ghost_recover_max", "1000"});
-    for (const std::string& word : ledger("lost", steps, 50'000, 16)) words.push_back(word);
-    Job job(lab(), ranks, hosts, words);
-    // mpirun's stays, and slots for all ranks.
-    std::vector<std::string> may_go{"gn2", "gn3", "gn4"};
-    std::ranges::shuffle(may_go, random);
-    may_go.pop_back();
-    ASSERT_TRUE(nettest::poll_until(60, [&] { return !memory_of("gn1").empty(); }))
-        << job.mpirun().err();
-    for (int i = 0; i < losses && job.mpirun().running(); i++) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(2500 + random() % 4000));
-        if (i % 3 == 1 && !may_go.empty()) {
-            const std::string node = may_go.back();
-            may_go.pop_back();
-            random() % 2 == 0 ? lab().cut(node) : lab().switch_off(node);
-            // Until the copies are made again another one must stay.
-            std::this_thread::sleep_for(std::chrono::seconds(8));
-            continue;
-        }
-        const std::string node = "gn" + std::to_string(1 + random() % 4);
-        const auto pids = lab().pids(node, "^[^ ]*mpi/ledger ");
-        if (!pids.empty()) lab().kill(node, pids.front());
-    }
-    const Finished end = job.finish(120 + 10 * losses);
-    EXPECT_EQ(end.status, 0) << end.out << end.err;
-    expect_same_ledgers("lost", "whole", ranks);
-    std::printf("%zu recoveries\n", nettest::count_of(end.err, goes_on));
+    expect_right_after_losses("partner", losses, random);
 }
 
 }  // namespace

@@ -140,7 +140,7 @@ int run_checkpoint(const CheckpointArgs& args, bool json) {
     if (!mode) return report(mode.error(), json);
     auto pid = process_named(args.which);
     if (!pid) return report(pid.error(), json);
-    if (args.to == "both" || args.to == "partner")
+    if (args.to == "both" || args.to == "partner" || args.to.starts_with("xor:"))
         return report(make_error(Code::invalid, "use --to " + args.to, {},
                                  "it is for jobs, and this is process " + args.which),
                       json);
@@ -196,7 +196,8 @@ void define_checkpoint(CommandLine app, int& exit_status) {
     app.add_option("--to", args->to,
                    "a folder (default: the job's ghost_checkpoint_dir, else ./ghost-snapshots); "
                    "memory: each node's memory (for a process: its holder); both: folder and "
-                   "memory; partner: memory, and a copy in that of another node (jobs only)");
+                   "memory; partner: memory, and a copy in that of another node; xor:N: memory, and "
+                   "parity over groups of N nodes (jobs only)");
     app.add_option("--then", args->then,
                    "what happens to the original afterwards: it continues (default), is stopped, "
                    "or is killed")

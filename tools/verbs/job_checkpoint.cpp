@@ -36,7 +36,8 @@ void print_row(const Job& job, const Json& row, const std::string& then, bool en
 int checkpoint_job(const Job& job, const std::string& to, const std::string& then,
                    const std::string& sign, bool json) {
     std::error_code ignored;
-    const std::string folder = to.empty() || to == "memory" || to == "both" || to == "partner"
+    const bool level = to == "memory" || to == "both" || to == "partner" || to.starts_with("xor:");
+    const std::string folder = to.empty() || level
                                    ? to
                                    : std::filesystem::absolute(to, ignored).string();
     // Who restarts the job next must not find it running.

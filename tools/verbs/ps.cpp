@@ -31,9 +31,15 @@ void print_snapshots(const Json& info) {
         for (const auto& [node, other] : copies.items())
             lines.push_back(fmt::format("{} on {}", node, other.is_string() ? other : Json("?")));
         if (!lines.empty()) fmt::print("  copies of {}\n", fmt::join(lines, ", "));
+        for (const Json& group : list_in(last, "parity")) {
+            lines.clear();
+            for (const Json& node : group) lines.push_back(node.is_string() ? node : Json("?"));
+            fmt::print("  parity over {}\n", fmt::join(lines, ", "));
+        }
     }
     if (const Json now = part("mending"); !now.empty())
-        fmt::print("  copies of {} are made again\n", member(now, "snapshot", "?"));
+        fmt::print("  {} of {} {} made again\n", member(now, "parity", false) ? "parity" : "copies",
+                   member(now, "snapshot", "?"), member(now, "parity", false) ? "is" : "are");
     if (const Json now = part("snapshotting"); !now.empty())
         fmt::print("  snapshot {} is being made: {}\n", member(now, "name", "?"),
                    member(now, "phase", "?"));

@@ -6,7 +6,7 @@
 
 namespace ghost::plugin {
 
-std::map<NodeId, NodeId> partners(const Job& job) {
+std::vector<NodeId> ring_of(const Job& job) {
     std::set<NodeId> hosts;
     for (const RankInfo& info : job.adapter.ranks()) hosts.insert(info.node);
     std::vector<NodeId> ring;
@@ -14,6 +14,11 @@ std::map<NodeId, NodeId> partners(const Job& job) {
         if (!job.drained.contains(node) && (hosts.contains(node) || job.adapter.slots(node) > 0))
             ring.push_back(node);
     std::ranges::sort(ring);
+    return ring;
+}
+
+std::map<NodeId, NodeId> partners(const Job& job) {
+    const auto ring = ring_of(job);
     std::map<NodeId, NodeId> out;
     for (size_t i = 0; i < ring.size() && ring.size() > 1; i++)
         out[ring[i]] = ring[(i + 1) % ring.size()];

@@ -15,8 +15,10 @@ namespace ghost::plugin {
 // Nodes that have a rank's ghost, and those it is based on.
 using Holders = std::map<RankId, std::set<NodeId>>;
 
-// Of each node that is part of the job the next one in the ring of their numbers; a node that has
-// no slots for ranks is none of it, nor is one that is drained. Empty: there is only one.
+// The nodes that are part of the job, by their numbers; a node that has no slots for ranks is none
+// of it, nor is one that is drained.
+std::vector<NodeId> ring_of(const Job& job);
+// Of each of them the next one. Empty: there is only one.
 std::map<NodeId, NodeId> partners(const Job& job);
 
 // The files of one rank, in the folder of snapshots; `folder` is the snapshot's name there now.

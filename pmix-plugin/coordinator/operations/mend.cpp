@@ -14,20 +14,29 @@ namespace {
 
 using S = MendState;
 
-// The newest one, if it has copies.
+// The newest one, if it has copies or parity.
 KeptSnapshot* with_copies(const Job& job) {
     auto& kept = job.snapshots.kept();
-    if (kept.empty() || !kept.front().own || !kept.front().run->partner) return nullptr;
-    return &kept.front();
+    if (kept.empty() || !kept.front().own) return nullptr;
+    return kept.front().run->partner || kept.front().run->xor_of > 0 ? &kept.front() : nullptr;
 }
 
 }  // namespace
 
 void MendOperation::begin() {
     data_.started = job_.settings.now();
+    take_number();
+    look();
+}
+
+void MendOperation::look() {
     const KeptSnapshot* one = with_copies(job_);
     if (one == nullptr || !job_.adapter.job_running()) return finish(S::done);
     data_.path = one->path();
+    if (one->run->xor_of > 0) {
+        parity_ = plan_parity(job_, *one, seq());
+        return parity_.streams.empty() ? finish(S::done) : order_copies();
+    }
     const auto ring = partners(job_);
     for (const auto& [rank, holders] : one->holders) {
         std::vector<NodeId> live;
@@ -38,13 +47,21 @@ void MendOperation::begin() {
         if (const auto next = ring.find(live.front()); next != ring.end())
             copies_.push_back({rank, live.front(), next->second, files->second});
     }
-    if (copies_.empty()) return finish(S::done);
-    take_number();
+    copies_.empty() ? finish(S::done) : order_copies();
+}
+
+void MendOperation::order_copies() {
+    const KeptSnapshot* one = with_copies(job_);
     const auto nodes = job_.liveness.live_nodes();
     missing_ = {nodes.begin(), nodes.end()};
     if (change(S::copying))
-        job_.adapter.tell_all(
-            MakeCopies{seq(), one->folder, one->run->name, job_.policy.copy_rate, copies_, {}});
+        job_.adapter.tell_all(MakeCopies{seq(),
+                                         one->folder,
+                                         one->run->name,
+                                         job_.policy.copy_rate,
+                                         copies_,
+                                         {},
+                                         parity_.streams});
 }
 
 void MendOperation::message(NodeId from, const schema::Received& m) {
@@ -63,21 +80,28 @@ void MendOperation::copies_made(NodeId from, const CopiesMade& m) {
     if (!missing_.empty()) return;
     if (KeptSnapshot* one = job_.snapshots.find(data_.path)) {
         for (const GhostCopy& copy : copies_) one->holders[copy.rank].insert(copy.to);
+        for (const auto& [rank, node] : parity_.rebuilt) one->holders[rank].insert(node);
+        if (!parity_.sets.empty()) one->parity = parity_.sets;
         if (one->run->sign.empty()) note_in_manifest();
     }
-    finish(S::done);
+    // What has been made of parity has none yet.
+    if (parity_.rebuilt.empty()) return finish(S::done);
+    take_number();
+    if (change(S::looking)) look();
 }
 
 // Of one that is signed nothing can be changed.
 void MendOperation::note_in_manifest() const {
     std::map<RankId, std::string> where;
     for (const GhostCopy& copy : copies_) where[copy.rank] = job_.liveness.name_of(copy.to);
-    job_.background.run([path = data_.path, where = std::move(where)] {
+    for (const auto& [rank, node] : parity_.rebuilt) where[rank] = job_.liveness.name_of(node);
+    job_.background.run([path = data_.path, where = std::move(where), sets = parity_.sets] {
         auto manifest = read_manifest(path);
         if (!manifest) return log::warning("{}", manifest.error().message());
         for (auto& rank : manifest->ranks)
             if (const auto copy = where.find(rank.rank); copy != where.end())
                 rank.copy = copy->second;
+        if (!sets.empty()) manifest->parity = sets;
         const std::string text =
             manifest_json(std::move(*manifest)).dump(1, ' ', false, Json::error_handler_t::replace);
         if (Status done = write_file(path + "/" + manifest_file, text + "\n", 0600); !done)
@@ -101,7 +125,10 @@ void MendOperation::stop(const std::string& why) {
 }
 
 void MendOperation::show(Json& ps) const {
-    ps["mending"] = {{"snapshot", data_.path}, {"bytes", data_.bytes}, {"total", data_.total}};
+    ps["mending"] = {{"snapshot", data_.path},
+                     {"bytes", data_.bytes},
+                     {"total", data_.total},
+                     {"parity", !parity_.streams.empty()}};
 }
 
 void MendOperation::finish(S state, const std::string& why) {

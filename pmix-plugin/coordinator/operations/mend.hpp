@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Copies of the newest snapshot that were lost with a node are made again, while the ranks run
-// (docs/PROTOCOL.md, "Copies"). No snapshot is made meanwhile.
+// Copies, or the parity, of the newest snapshot that were lost with a node are made again, while
+// the ranks run (docs/PROTOCOL.md, "Copies"). No snapshot is made meanwhile.
 #pragma once
 
 #include <map>
@@ -10,13 +10,14 @@
 
 #include "pmix-plugin/coordinator/operations/copies.hpp"
 #include "pmix-plugin/coordinator/operations/engine.hpp"
+#include "pmix-plugin/coordinator/operations/parity.hpp"
 
 namespace ghost::plugin {
 
 enum class MendState {
     looking,  // what is lacking
     copying,  // from node to node
-    done,     // every ghost is on two nodes, or there is nothing to be done
+    done,     // every ghost survives the loss of a node, or there is nothing to be done
     failed,   // it goes on with what there is: the next snapshot makes its own
 };
 
@@ -25,7 +26,8 @@ inline constexpr StateTable mend_states([] {
     using C = CoordinatorSettings;
     return std::to_array<OperationRow<S>>({
         {S::looking, "looking", Phase::prepare, to({S::copying, S::done})},
-        {S::copying, "copying", Phase::prepare, to({S::done, S::failed}), &C::transfer_us},
+        {S::copying, "copying", Phase::prepare, to({S::looking, S::done, S::failed}),
+         &C::transfer_us},
         {S::done, "done", Phase::finish, 0},
         {S::failed, "failed", Phase::finish, 0},
     });
@@ -54,11 +56,14 @@ class MendOperation : public StagedOperation<Mend, mend_states> {
     std::string describe() const override { return "the copies of " + data_.path; }
     void impossible(MendState) override {}
     void expired() override;
+    void look();
+    void order_copies();
     void copies_made(NodeId from, const CopiesMade& m);
     void note_in_manifest() const;
     void finish(MendState state, const std::string& why = {});
 
     std::vector<GhostCopy> copies_;
+    ParityMend parity_;
     std::set<NodeId> missing_;  // daemons that have not answered
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/coordinator/operations/restart.hpp"
 
+#include <algorithm>
 #include <array>
 #include <fmt/format.h>
 #include <sodium.h>
@@ -10,6 +11,7 @@
 #include "base/encoding.hpp"
 #include "base/fault.hpp"
 #include "base/file.hpp"
+#include "pmix-plugin/coordinator/operations/parity.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/coordinator/operations/targets.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
@@ -140,10 +142,24 @@ void RestartOperation::stop_ranks() {
     copies_.clear();
     if (manifest_) {
         CopyPlan plan = plan_copies(job_, *manifest_, kept_->holders, places_);
-        if (!plan.lacking.empty()) return retry_after(gather_us, [this] { choose(); });
+        if (!rebuild_all(plan.lacking)) return retry_after(gather_us, [this] { choose(); });
         copies_ = std::move(plan.copies);
     }
     if (change(S::stopping)) job_.adapter.tell_all(RecoverStop{seq(), job_.liveness.tree()});
+}
+
+// False: not all of them can be.
+bool RestartOperation::rebuild_all(const std::vector<RankId>& ranks) {
+    streams_.clear();
+    rebuilt_.clear();
+    for (const auto& [rank, node] : places_) {
+        if (std::ranges::find(ranks, rank) == ranks.end()) continue;
+        const auto streams = rebuild(job_, *kept_, rank, node, seq());
+        if (!streams) return false;
+        streams_.insert(streams_.end(), streams->begin(), streams->end());
+        rebuilt_.emplace_back(rank, node);
+    }
+    return rebuilt_.size() == ranks.size();
 }
 
 void RestartOperation::wait_for_all() {
@@ -156,7 +172,8 @@ void RestartOperation::gather() {
     if (!manifest_) return start_ranks();
     if (!change(S::gathering)) return;
     wait_for_all();
-    job_.adapter.tell_all(MakeCopies{seq(), kept_->folder, data_.name, 0, copies_, manifest_text_});
+    job_.adapter.tell_all(
+        MakeCopies{seq(), kept_->folder, data_.name, 0, copies_, manifest_text_, streams_});
 }
 
 void RestartOperation::copies_made(NodeId from, const CopiesMade& m) {
@@ -167,6 +184,7 @@ void RestartOperation::copies_made(NodeId from, const CopiesMade& m) {
     missing_.erase(from);
     if (!missing_.empty()) return;
     for (const GhostCopy& copy : copies_) kept_->holders[copy.rank].insert(copy.to);
+    for (const auto& [rank, node] : rebuilt_) kept_->holders[rank].insert(node);
     start_ranks();
 }
 

@@ -115,6 +115,7 @@ class RestartOperation : public StagedOperation<Restart, restart_states> {
     void choose();
     void note_redone();
     std::optional<RankId> input_given_again();
+    bool rebuild_all(const std::vector<RankId>& ranks);
     void gather();
     void copies_made(NodeId from, const CopiesMade& m);
     bool gives_up_snapshot(bool at_once);
@@ -137,6 +138,8 @@ class RestartOperation : public StagedOperation<Restart, restart_states> {
     std::shared_ptr<const Manifest> manifest_;
     std::string manifest_text_;
     std::vector<GhostCopy> copies_;
+    std::vector<XorStream> streams_;  // ghosts that no living node has are made of parity
+    std::vector<std::pair<RankId, NodeId>> rebuilt_;
     std::map<std::string, int> tried_;  // snapshots, how often
 };
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/fault.hpp"
+#include "pmix-plugin/coordinator/operations/parity.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 
@@ -94,6 +95,7 @@ void SnapshotOperation::begin() {
     r.folder = places.folder;
     r.second = places.second;
     r.partner = places.partner;
+    r.xor_of = places.xor_of;
     r.compress = job_.policy.compress;
     r.rate = job_.policy.rate;
     r.sign = order_.sign.empty() ? job_.policy.sign : order_.sign;
@@ -370,26 +372,52 @@ void SnapshotOperation::on_written(StepAnswer answer) {
         return abort(
             fmt::format("{} of {} ranks said what they wrote", r.written.written.size(), r.ranks));
     }
+    share_out();
+    if (!r.parity.empty()) return make_parity();
+    if (r.copied.empty()) return complete();
+    copy();
+}
+
+// --- 6a: copies in the memory of other nodes, or parity ---
+
+// Who has what, and is to have.
+void SnapshotOperation::share_out() {
+    SnapshotRun& r = data_;
+    NodeFiles own;
     if (r.partner) r.copied = partners(job_);
     for (const Written& row : r.written.written) {
         const auto node = job_.adapter.find_node(row.node);
         if (!node) continue;
         r.holders[row.rank].insert(*node);
-        if (r.partner) r.files[row.rank] = files_of(r.name, row.file, row.chain);
+        own[*node].push_back({r.name + "/" + row.file, row.bytes});
+        if (r.partner || r.xor_of > 0) r.files[row.rank] = files_of(r.name, row.file, row.chain);
         if (const auto other = r.copied.find(*node); other != r.copied.end())
             r.holders[row.rank].insert(other->second);
     }
-    if (r.copied.empty()) return complete();
-    copy();
+    if (r.xor_of > 0) r.parity = parity_sets(job_, r.name, r.seq, r.xor_of, own);
 }
 
-// --- 6a: copies in the memory of other nodes ---
-
-void SnapshotOperation::copy() {
-    SnapshotRun& r = data_;
+void SnapshotOperation::order_copies(MakeCopies order) {
     if (!change(S::copying)) return;
     const auto live = job_.liveness.live_nodes();
     missing_ = {live.begin(), live.end()};
+    job_.adapter.tell_all(order);
+}
+
+void SnapshotOperation::make_parity() {
+    const SnapshotRun& r = data_;
+    const std::string now = partial_name(r.name, job_.adapter.life());
+    order_copies({r.seq,
+                  r.folder,
+                  r.name,
+                  job_.policy.copy_rate,
+                  {},
+                  {},
+                  parity_streams(r.parity, now, r.seq)});
+}
+
+void SnapshotOperation::copy() {
+    const SnapshotRun& r = data_;
     MakeCopies order{r.seq, r.folder, r.name, job_.policy.copy_rate, {}, {}};
     const std::string now = partial_name(r.name, job_.adapter.life());
     for (const Written& row : r.written.written) {
@@ -399,14 +427,16 @@ void SnapshotOperation::copy() {
             order.copies.push_back(
                 {row.rank, *node, other->second, files_of(now, row.file, row.chain)});
     }
-    job_.adapter.tell_all(order);
+    order_copies(std::move(order));
 }
 
 void SnapshotOperation::copies_made(NodeId from, const CopiesMade& m) {
     if (data_.state != S::copying) return;
     if (!m.why.empty())
-        return abort(fmt::format("the ghosts of {} could not be copied to another node: {}",
-                                 job_.liveness.name_of(from), m.why));
+        return abort(fmt::format("the {} of {} could not be {}: {}",
+                                 data_.parity.empty() ? "ghosts" : "parity of the ghosts",
+                                 job_.liveness.name_of(from),
+                                 data_.parity.empty() ? "copied to another node" : "made", m.why));
     missing_.erase(from);
     if (missing_.empty()) complete();
 }
@@ -672,7 +702,10 @@ std::string level_of(const SnapshotRun& run) {
     const bool memory = is_memory(run.folder) || is_memory(run.second);
     const bool disk = !is_memory(run.folder) || !(run.second.empty() || is_memory(run.second));
     if (!memory) return "disk";
-    return std::string(run.copied.empty() ? "memory" : "partner") + (disk ? " and disk" : "");
+    return std::string(!run.parity.empty()  ? "xor"
+                       : run.copied.empty() ? "memory"
+                                            : "partner") +
+           (disk ? " and disk" : "");
 }
 
 Json result_of(const SnapshotRun& run) {

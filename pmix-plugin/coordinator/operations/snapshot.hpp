@@ -11,6 +11,7 @@
 #include "pmix-plugin/coordinator/operations/copies.hpp"
 #include "pmix-plugin/coordinator/operations/engine.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
+#include "pmix-plugin/snapshots/parity.hpp"
 
 namespace ghost::plugin {
 
@@ -23,7 +24,7 @@ enum class SnapshotState {
     gating,      // every rank closes its gates; again if one was busy
     freezing,    // the trees are frozen, one after the other comes back: the pause
     writing,     // the ranks run, the ghosts go to disk
-    copying,     // the ghosts are copied to other nodes
+    copying,     // the ghosts are copied to other nodes, or their parity is made
     completing,  // the manifest is written, the folder renamed
     done,
     aborting,    // every rank is brought home
@@ -68,6 +69,7 @@ struct SnapshotRun {
     std::string folder;    // of all snapshots, absolute
     std::string second;    // where the same goes once more; empty: nowhere
     bool partner = false;  // each node's part is copied to another one
+    uint32_t xor_of = 0;   // parity is made over groups of so many nodes; 0: none
     std::string then;      // continue, stop or kill
     std::string asked_by;  // for the event log
     std::string compress;
@@ -85,7 +87,8 @@ struct SnapshotRun {
     std::map<RankId, int64_t> input;  // bytes that ranks had been given; -1: not known
     std::map<NodeId, NodeId> copied;  // who has copies of whose ghosts
     Holders holders;                  // of what is in nodes' memory, or on disks of their own
-    std::map<RankId, std::vector<std::string>> files;  // the same, of one with copies
+    std::map<RankId, std::vector<std::string>> files;  // the same, of one with copies or parity
+    std::vector<ParitySet> parity;
     std::vector<std::string> old, old_seconds;  // snapshots that gave way to it, in both folders
     std::string kind;                           // full or incremental
     uint64_t bytes = 0;
@@ -105,7 +108,8 @@ struct SnapshotRun {
     std::string why;
 };
 
-// Where it is, for the user: disk, memory or partner (which is memory of two nodes), "… and disk".
+// Where it is, for the user: disk, memory, partner (which is memory of two nodes) or xor (memory,
+// and parity in that of others), "… and disk".
 std::string level_of(const SnapshotRun& run);
 // {snapshot, name, kind, ranks, bytes, pause_us, total_us}: docs/PROTOCOL.md, "T → C".
 Json result_of(const SnapshotRun& run);
@@ -155,7 +159,10 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
     void on_gated(const StepAnswer& answer);
     void on_resumed(const StepAnswer& answer);
     void on_written(StepAnswer answer);
+    void share_out();
     void copy();
+    void make_parity();
+    void order_copies(MakeCopies order);
     void copies_made(NodeId from, const CopiesMade& m);
     void copies_progressed(NodeId from, const CopiesProgress& m);
     void complete();

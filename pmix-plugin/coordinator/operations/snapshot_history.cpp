@@ -6,6 +6,8 @@
 #include <fmt/ranges.h>
 #include <utility>
 
+#include "pmix-plugin/coordinator/operations/parity.hpp"
+
 namespace ghost::plugin {
 
 void SnapshotHistory::add(const SnapshotRun& run, const std::string& memory) {
@@ -15,7 +17,7 @@ void SnapshotHistory::add(const SnapshotRun& run, const std::string& memory) {
         std::erase_if(kept_, [&](const KeptSnapshot& one) {
             return one.folder == folder && std::ranges::find(old, one.run->name) != old.end();
         });
-        kept_.push_front({last_, folder, own || folder == memory, run.holders});
+        kept_.push_front({last_, folder, own || folder == memory, run.holders, run.parity});
     };
     // What is quicker to come back from is first.
     const bool memory_last = run.folder != memory;
@@ -82,6 +84,7 @@ std::string why_gone(const Job& job, const KeptSnapshot& one) {
     std::set<NodeId> nodes;
     for (const auto& [rank, holders] : one.holders) {
         if (std::ranges::any_of(holders, [&](NodeId n) { return job.liveness.alive(n); })) continue;
+        if (rebuild(job, one, rank, 0, 0, &nodes)) continue;
         ranks.push_back(rank);
         nodes.insert(holders.begin(), holders.end());
     }
@@ -90,9 +93,10 @@ std::string why_gone(const Job& job, const KeptSnapshot& one) {
     const auto named = ranks.begin() + static_cast<long>(std::min(ranks.size(), most_named));
     std::vector<std::string> names;
     for (const NodeId node : nodes) names.push_back(job.liveness.name_of(node));
-    return fmt::format("the ghosts of {} {}{} in snapshot {} were on {} only, and lost with it",
+    return fmt::format("the ghosts of {} {}{} in snapshot {} were on {}{}, and lost with it",
                        ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks.begin(), named, ", "),
-                       named == ranks.end() ? "" : ", …", one.run->name, fmt::join(names, " and "));
+                       named == ranks.end() ? "" : ", …", one.run->name, fmt::join(names, " and "),
+                       one.parity.empty() ? " only" : ", more than one node of a group for parity");
 }
 
 }  // namespace

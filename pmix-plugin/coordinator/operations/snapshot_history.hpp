@@ -20,6 +20,7 @@ struct KeptSnapshot {
     std::string folder;  // of all snapshots
     bool own = false;    // it is in nodes' memory, or on disks of their own, as `holders` says
     Holders holders;
+    std::vector<ParitySet> parity;
     bool useless = false;  // a recovery has tried it
 
     std::string path() const { return folder + "/" + run->name; }
@@ -44,6 +45,7 @@ class SnapshotHistory {
     bool disk_is_due(int every);
     // All there are, the newest first.
     std::list<KeptSnapshot>& kept() { return kept_; }
+    const std::list<KeptSnapshot>& kept() const { return kept_; }
     KeptSnapshot* find(const std::string& path);
     // The job goes on from this one: what came after it has not happened.
     void went_back_to(const std::string& path);
