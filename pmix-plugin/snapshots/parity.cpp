@@ -340,6 +340,58 @@ Status check_parity(const std::string& path, const std::string& name) {
     return {};
 }
 
+namespace {
+
+Status write_at(int fd, const char* data, size_t size, uint64_t offset, const std::string& path) {
+    for (size_t done = 0; done < size;) {
+        const ssize_t n = ::pwrite(fd, data + done, size - done, static_cast<off_t>(offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return sys_error("write", path);
+        done += static_cast<size_t>(n);
+    }
+    return {};
+}
+
+Status add_stream(const XorStream& stream, int to, const std::string& path,
+                  const std::function<std::string(const std::string& file)>& where) {
+    XorBuffer buffer(piece_bytes);
+    uint64_t at = stream.target.head.data.size();
+    for (const XorPiece& piece : stream.pieces) {
+        if (piece.file.empty()) {
+            at += piece.bytes;
+            continue;
+        }
+        const std::string from = where(piece.file);
+        const auto fd = open_own_file(from);
+        if (!fd) return fd.error();
+        for (uint64_t done = 0; done < piece.bytes;) {
+            const size_t size = std::min<uint64_t>(piece_bytes, piece.bytes - done);
+            GHOST_TRY(read_at(fd->get(), buffer.more(), size, piece.offset + done, from));
+            GHOST_TRY(read_at(to, buffer.old(), size, at, path));
+            const auto both = buffer.combine(size);
+            GHOST_TRY(both);
+            GHOST_TRY(write_at(to, *both, size, at, path));
+            done += size;
+            at += size;
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+Status make_of_streams(const std::vector<XorStream>& streams,
+                       const std::function<std::string(const std::string& file)>& where,
+                       const std::string& path) {
+    if (streams.empty()) return make_error(Code::invalid, "make of nothing", path);
+    const auto fd = open_own_file(path, O_RDWR | O_CREAT | O_TRUNC);
+    if (!fd) return fd.error();
+    if (::ftruncate(fd->get(), static_cast<off_t>(streams.front().target.size)) != 0)
+        return sys_error("make room for", path);
+    for (const XorStream& stream : streams) GHOST_TRY(add_stream(stream, fd->get(), path, where));
+    return ::fsync(fd->get()) == 0 ? Status() : Status(sys_error("sync", path));
+}
+
 // --- exclusive or ---
 
 char* XorBuffer::aligned(size_t which) {

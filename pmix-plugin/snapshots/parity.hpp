@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -79,6 +80,11 @@ Result<ParityHead> read_parity_head(std::string_view begin, uint64_t size, uint6
 Status seal_parity(int fd, const std::string& path);
 // That it is whole, and the one of this name (ParitySet::file()).
 Status check_parity(const std::string& path, const std::string& file);
+// Makes a file, synced, of streams that are all for it; `where` says the path of a file of theirs.
+// Done by one process, instead of by nodes that send.
+Status make_of_streams(const std::vector<XorStream>& streams,
+                       const std::function<std::string(const std::string& file)>& where,
+                       const std::string& path);
 // Whether a file of a snapshot's folder is named as parity is.
 bool names_parity(std::string_view file);
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <random>
 
+#include "base/hash.hpp"
 #include "base/log.hpp"
 #include "ghost-core/engine/ghost_metadata.hpp"
 #include "ghost-core/engine/holder_messages.hpp"
@@ -18,6 +19,7 @@
 #include "pmix-plugin/settings/job_secret.hpp"
 #include "pmix-plugin/settings/secret_exchange.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
+#include "pmix-plugin/snapshots/parity.hpp"
 #include "pmix-plugin/wrapper/rank_metadata.hpp"
 #include "tests/fuzz/targets.hpp"
 #include "tools/clone_messages.hpp"
@@ -234,6 +236,47 @@ Bytes log_seed(unsigned variant) {
     return bytes_of(text);
 }
 
+// --- files of parity ---
+
+constexpr size_t length_at = 12, sum_at = 24, parity_sum_at = 32, fixed_bytes = 64;
+
+bool read_parity(const uint8_t* data, size_t size) {
+    const std::string_view all(reinterpret_cast<const char*>(data), size);
+    uint64_t offset = 0, checksum = 0;
+    const auto head = plugin::read_parity_head(all, size, offset, checksum);
+    return head && XXH3_64bits(data + offset, size - offset) == checksum;
+}
+
+void repair_parity(Bytes& bytes) {
+    if (bytes.size() < fixed_bytes) return;
+    uint32_t length = 0;
+    std::memcpy(&length, bytes.data() + length_at, sizeof length);
+    if (length > bytes.size() - fixed_bytes) return;
+    Bytes text(bytes.begin(), bytes.begin() + sum_at);
+    text.insert(text.end(), bytes.begin() + fixed_bytes, bytes.begin() + fixed_bytes + length);
+    const uint64_t sum = XXH3_64bits(text.data(), text.size());
+    std::memcpy(bytes.data() + sum_at, &sum, sizeof sum);
+    const size_t offset = (fixed_bytes + length + 63) / 64 * 64;
+    if (offset > bytes.size()) return;
+    const uint64_t rest = XXH3_64bits(bytes.data() + offset, bytes.size() - offset);
+    std::memcpy(bytes.data() + parity_sum_at, &rest, sizeof rest);
+}
+
+Bytes parity_seed(unsigned variant) {
+    Random random(variant + 1);
+    plugin::ParitySet set{"17.0", "4711-000003", {}};
+    for (uint32_t node = 0; node < 2 + random() % 3; node++)
+        set.members.push_back({node,
+                               "gn" + std::to_string(node),
+                               {{"4711-000003/rank-0.ghost", 1 + random() % 300}}});
+    const size_t row = random() % set.members.size();
+    Bytes out = bytes_of(plugin::parity_head(set, row));
+    for (uint64_t i = set.parity_bytes(row); i > 0; i--)
+        out.push_back(static_cast<uint8_t>(random()));
+    repair_parity(out);
+    return out;
+}
+
 }  // namespace
 
 const std::vector<Target>& targets() {
@@ -260,6 +303,7 @@ const std::vector<Target>& targets() {
         {"askedsecret", give, key_seed, nullptr, false},
         {"givensecret", take, answer_seed, nullptr, true},
         {"secretline", read_line, line_seed, nullptr, false},
+        {"parity", read_parity, parity_seed, repair_parity, true},
         {"eventlog", read_log, log_seed, nullptr, false},
     };
     return all;

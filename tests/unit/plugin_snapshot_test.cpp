@@ -737,6 +737,25 @@ TEST(Folder, SnapshotsOnDiskAndInMemory) {
     expect_sound(c);
 }
 
+// Parity that cannot be made costs that snapshot only; on one node there is none.
+TEST(Folder, SnapshotsWithParity) {
+    const InMemory memory;
+    const std::map<std::string, std::string> parity{{"ghost_checkpoint_to", "xor:4"}};
+    Cluster alone(24, 1, {0, 0}, 0, {}, parity);
+    Client& only = alone.client();
+    ask_and_wait(alone, only, 0);
+    EXPECT_EQ(only.results[0]["result"]["level"], "memory");
+
+    Cluster c(25, 2, {0, 1}, 0, {}, parity);
+    Client& user = c.client();
+    ask_and_wait(c, user, 1);
+    const auto why = user.results[0]["error"].get<std::string>();
+    EXPECT_NE(why.find("the parity of the ghosts of "), std::string::npos) << why;
+    EXPECT_NE(why.find("the job is unharmed and goes on"), std::string::npos) << why;
+    expect_all_run(c);
+    expect_sound(c);
+}
+
 // A restart takes the lock before ORTE has told mpirun the job's life, and its first snapshot once
 // more.
 TEST(Folder, LockOfARestartIsTheJobs) {

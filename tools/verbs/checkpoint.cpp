@@ -193,11 +193,12 @@ void define_checkpoint(CommandLine app, int& exit_status) {
     app.add_option("which", args->which,
                    "a job (mpirun's pid or the job's number; default: the only job), or the pid of "
                    "a process outside MPI (any process of its tree, or its `ghost run`)");
-    app.add_option("--to", args->to,
-                   "a folder (default: the job's ghost_checkpoint_dir, else ./ghost-snapshots); "
-                   "memory: each node's memory (for a process: its holder); both: folder and "
-                   "memory; partner: memory, and a copy in that of another node; xor:N: memory, and "
-                   "parity over groups of N nodes (jobs only)");
+    app.add_option(
+        "--to", args->to,
+        "a folder (default: the job's ghost_checkpoint_dir, else ./ghost-snapshots); "
+        "memory: each node's memory (for a process: its holder); both: folder and "
+        "memory; partner: memory, and a copy in that of another node; xor:N: memory, and "
+        "parity over groups of N nodes (jobs only)");
     app.add_option("--then", args->then,
                    "what happens to the original afterwards: it continues (default), is stopped, "
                    "or is killed")

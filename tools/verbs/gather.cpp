@@ -4,8 +4,12 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <set>
+#include <unistd.h>
+#include <utility>
+#include <vector>
 
 #include "ghost-core/resource/file.hpp"
+#include "pmix-plugin/snapshots/parity.hpp"
 #include "tools/ghost_files.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 #include "tools/remote.hpp"
@@ -16,6 +20,8 @@ namespace ghost::tools {
 namespace {
 
 namespace fs = std::filesystem;
+using plugin::Manifest;
+using plugin::ParitySet;
 using plugin::Snapshot;
 
 // Only of a file that is this user's alone: what is copied would be.
@@ -67,19 +73,26 @@ class Gatherer {
     }
 
     Status fill(const Snapshot& snapshot, const std::string& partial) {
+        std::vector<std::pair<const Manifest::Rank*, Error>> lacking;
         for (const auto& rank : snapshot.manifest->ranks) {
             line_.show(fmt::format("{} rank {} of {}", snapshot.name, rank.rank, rank.node), bytes_,
                        0);
-            const auto from = fs::path(snapshot.path) / rank.file;
-            const auto to = fs::path(partial) / rank.file;
+            const Status copied = bring(snapshot, rank, partial);
+            if (!copied.ok() && snapshot.manifest->parity.empty()) return copied;
+            if (!copied.ok()) lacking.emplace_back(&rank, copied.error());
+        }
+        for (const auto& [rank, why] : lacking)
+            if (const Status made = rebuild(snapshot, *rank, partial); !made.ok())
+                return make_error(made.error().code, "make of parity", rank->file,
+                                  fmt::format("{}; and of its own node: {}", made.error().message(),
+                                              why.message()));
+        for (const std::string& file : parity_) ::unlink(file.c_str());
+        parity_.clear();
+        for (const auto& rank : snapshot.manifest->ranks) {
             std::error_code failed;
-            Status copied = copy_own(from, to);
-            if (!copied.ok() && copied.error().code == Code::not_found)
-                copied = fetch_file(rank.node, from, to);
-            if (!copied.ok() && rank.copy) copied = fetch_file(*rank.copy, from, to);
-            GHOST_TRY(copied);
-            if (fs::file_size(to, failed) != rank.bytes)
-                return make_error(Code::corrupt, "fetch all of", from);
+            if (fs::file_size(fs::path(partial) / rank.file, failed) != rank.bytes)
+                return make_error(Code::corrupt, "fetch all of",
+                                  fs::path(snapshot.path) / rank.file);
             bytes_ += rank.bytes;
         }
         line_.clear();
@@ -91,8 +104,54 @@ class Gatherer {
                         fs::path(partial) / plugin::manifest_file);
     }
 
+    static Status bring(const Snapshot& snapshot, const Manifest::Rank& rank,
+                        const std::string& partial) {
+        const auto from = fs::path(snapshot.path) / rank.file;
+        const auto to = fs::path(partial) / rank.file;
+        Status copied = copy_own(from, to);
+        if (!copied.ok() && copied.error().code == Code::not_found)
+            copied = fetch_file(rank.node, from, to);
+        if (!copied.ok() && rank.copy) copied = fetch_file(*rank.copy, from, to);
+        return copied;
+    }
+
+    // Of what the other nodes of its group have, which is here but for their parity.
+    Status rebuild(const Snapshot& snapshot, const Manifest::Rank& rank,
+                   const std::string& partial) {
+        const std::string name = snapshot.name + "/" + rank.file;
+        for (const auto& set : snapshot.manifest->parity)
+            for (size_t member = 0; member < set.members.size(); member++)
+                for (size_t file = 0; file < set.members[member].files.size(); file++)
+                    if (set.members[member].files[file].file == name)
+                        return rebuild(snapshot, set, member, file, partial);
+        return make_error(Code::not_found, "find parity of", name);
+    }
+
+    Status rebuild(const Snapshot& snapshot, const ParitySet& set, size_t member, size_t file,
+                   const std::string& partial) {
+        const auto here = [&](const std::string& name) {
+            const bool of_it = name.starts_with(snapshot.name + "/");
+            return of_it ? partial + name.substr(snapshot.name.size()) : to_ + "/" + name;
+        };
+        for (size_t row = 0; row < set.members.size(); row++) {
+            const std::string to = here(set.file(row));
+            std::error_code ignored;
+            if (row == member || set.parity_bytes(row) == 0 || fs::exists(to, ignored)) continue;
+            const auto from = fs::path(snapshot.path).parent_path() / set.file(row);
+            Status copied = copy_own(from, to);
+            if (!copied.ok() && copied.error().code == Code::not_found)
+                copied = fetch_file(set.members[row].node, from, to);
+            if (copied.ok()) parity_.push_back(to);
+            GHOST_TRY(copied);
+            GHOST_TRY(plugin::check_parity(to, set.file(row)));
+        }
+        return plugin::make_of_streams(plugin::rebuild_streams(set, member, file, 0, 0), here,
+                                       here(set.members[member].files[file].file));
+    }
+
     std::string to_;
     uint64_t bytes_ = 0;
+    std::vector<std::string> parity_;  // files of it that are here as long as they are needed
     ProgressLine line_;
 };
 
@@ -136,7 +195,8 @@ void define_gather(CommandLine app, int& exit_status) {
     auto json = add_json(app);
     app.footer(
         "For snapshots in folders or memory local to each node: copies every node's part into one "
-        "folder by ssh (or GHOST_RSH, or OMPI_MCA_plm_rsh_agent) and checks every byte.");
+        "folder by ssh (or GHOST_RSH, or OMPI_MCA_plm_rsh_agent) and checks every byte. Of a "
+        "snapshot with parity one node of each group may be lost.");
     app.callback([=, &exit_status] { exit_status = run_gather(*snapshot, *to, *json); });
 }
 

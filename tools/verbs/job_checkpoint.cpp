@@ -37,9 +37,8 @@ int checkpoint_job(const Job& job, const std::string& to, const std::string& the
                    const std::string& sign, bool json) {
     std::error_code ignored;
     const bool level = to == "memory" || to == "both" || to == "partner" || to.starts_with("xor:");
-    const std::string folder = to.empty() || level
-                                   ? to
-                                   : std::filesystem::absolute(to, ignored).string();
+    const std::string folder =
+        to.empty() || level ? to : std::filesystem::absolute(to, ignored).string();
     // Who restarts the job next must not find it running.
     Fd mpirun;
     if (const auto id = identify(job.pid()); then == "kill" && id.ok()) {
