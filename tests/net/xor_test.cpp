@@ -97,16 +97,18 @@ TEST_F(Xor, NodesThatAreLostOneAfterTheOther) {
     expect_clean_end(*job, "pattern:");
 }
 
-// Without its connections being reset, and two ranks on a node; the other group has lost nothing.
+// Without its connections being reset, and with two ranks; the other group has lost nothing.
 TEST_F(Xor, NodeThatIsCutOff) {
     Words words = options("xor:3");
     for (const std::string& word : endless("pattern")) words.push_back(word);
-    Job job(lab(), 8, "gn1:4,gn2:4,gn3:4,gn4:4", words);
+    Job job(lab(), 5, "gn1:1,gn4:2,gn2:3,gn3:3", words);
     ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    ASSERT_EQ(job.node_of(1), "gn4");
+    ASSERT_EQ(job.node_of(4), "gn4");
     save(job);
     const Finished ps = lab().on("gn1", {"ghost", "ps"});
-    EXPECT_NE(ps.out.find("parity over gn1, gn2\n"), std::string::npos) << ps.out;
-    EXPECT_NE(ps.out.find("parity over gn3, gn4\n"), std::string::npos) << ps.out;
+    EXPECT_NE(ps.out.find("parity over gn1, gn4\n"), std::string::npos) << ps.out;
+    EXPECT_NE(ps.out.find("parity over gn2, gn3\n"), std::string::npos) << ps.out;
     lab().cut("gn4");
     ASSERT_NO_FATAL_FAILURE(expect_recovered(job, "node gn4 was lost"));
     expect_clean_end(job, "pattern:");

@@ -741,11 +741,12 @@ TEST(Folder, SnapshotsOnDiskAndInMemory) {
 TEST(Folder, SnapshotsWithParity) {
     const InMemory memory;
     const std::map<std::string, std::string> parity{{"ghost_checkpoint_to", "xor:4"}};
-    Cluster alone(24, 1, {0, 0}, 0, {}, parity);
-    Client& only = alone.client();
-    ask_and_wait(alone, only, 0);
-    EXPECT_EQ(only.results[0]["result"]["level"], "memory");
-
+    {
+        Cluster alone(24, 1, {0, 0}, 0, {}, parity);
+        Client& only = alone.client();
+        ask_and_wait(alone, only, 0);
+        EXPECT_EQ(only.results[0]["result"]["level"], "memory");
+    }
     Cluster c(25, 2, {0, 1}, 0, {}, parity);
     Client& user = c.client();
     ask_and_wait(c, user, 1);

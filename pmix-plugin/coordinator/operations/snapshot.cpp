@@ -430,13 +430,16 @@ void SnapshotOperation::copy() {
     order_copies(std::move(order));
 }
 
+std::string SnapshotOperation::why_not_kept(NodeId from, const std::string& why) const {
+    const std::string node = job_.liveness.name_of(from);
+    if (data_.parity.empty())
+        return fmt::format("the ghosts of {} could not be copied to another node: {}", node, why);
+    return fmt::format("the parity of the ghosts of {} could not be made: {}", node, why);
+}
+
 void SnapshotOperation::copies_made(NodeId from, const CopiesMade& m) {
     if (data_.state != S::copying) return;
-    if (!m.why.empty())
-        return abort(fmt::format("the {} of {} could not be {}: {}",
-                                 data_.parity.empty() ? "ghosts" : "parity of the ghosts",
-                                 job_.liveness.name_of(from),
-                                 data_.parity.empty() ? "copied to another node" : "made", m.why));
+    if (!m.why.empty()) return abort(why_not_kept(from, m.why));
     missing_.erase(from);
     if (missing_.empty()) complete();
 }

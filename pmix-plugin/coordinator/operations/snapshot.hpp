@@ -163,6 +163,7 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
     void copy();
     void make_parity();
     void order_copies(MakeCopies order);
+    std::string why_not_kept(NodeId from, const std::string& why) const;
     void copies_made(NodeId from, const CopiesMade& m);
     void copies_progressed(NodeId from, const CopiesProgress& m);
     void complete();

@@ -93,10 +93,15 @@ std::string why_gone(const Job& job, const KeptSnapshot& one) {
     const auto named = ranks.begin() + static_cast<long>(std::min(ranks.size(), most_named));
     std::vector<std::string> names;
     for (const NodeId node : nodes) names.push_back(job.liveness.name_of(node));
-    return fmt::format("the ghosts of {} {}{} in snapshot {} were on {}{}, and lost with it",
-                       ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks.begin(), named, ", "),
-                       named == ranks.end() ? "" : ", …", one.run->name, fmt::join(names, " and "),
-                       one.parity.empty() ? " only" : ", more than one node of a group for parity");
+    const std::string which = fmt::format(
+        "{} {}{} in snapshot {}", ranks.size() == 1 ? "rank" : "ranks",
+        fmt::join(ranks.begin(), named, ", "), named == ranks.end() ? "" : ", …", one.run->name);
+    const std::string where = fmt::format("{}", fmt::join(names, " and "));
+    if (one.parity.empty())
+        return fmt::format("the ghosts of {} were on {} only, and lost with it", which, where);
+    return fmt::format(
+        "the ghosts of {} were on {}, more than one node of a group for parity, and lost with it",
+        which, where);
 }
 
 }  // namespace
