@@ -112,6 +112,18 @@ void Copies::offer() {
     finish_if_done();
 }
 
+// What is too long for one packet is said in several.
+void Copies::say(ControlConnection& control, XorStream stream) {
+    constexpr long most = 300;  // a file's name is short
+    const auto all = std::exchange(stream.pieces, {});
+    for (auto at = all.begin(); at != all.end();) {
+        const auto end = at + std::min<long>(most, all.end() - at);
+        stream.pieces.assign(at, end);
+        control.tell(stream);
+        at = end;
+    }
+}
+
 void Copies::taken(NodeId by, const CopyTaken& answer) {
     const auto found = outgoing_.find(by);
     if (answer.seq != order_.seq || !under_way_ || found == outgoing_.end()) return;
@@ -126,7 +138,7 @@ void Copies::taken(NodeId by, const CopyTaken& answer) {
     one.helper = std::move(*helper);
     for (auto& files : one.files) one.helper.control->tell(CopyFiles{std::move(files)});
     one.files.clear();
-    for (const XorStream& stream : one.streams) one.helper.control->tell(stream);
+    for (XorStream& stream : one.streams) say(*one.helper.control, std::move(stream));
     one.streams.clear();
     // What this node sends at once is one rate's.
     const uint64_t rate =

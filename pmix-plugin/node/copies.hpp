@@ -60,6 +60,7 @@ class Copies {
     static void end(Helper& helper);
     void stop_sending();
     std::string proof() const;
+    static void say(ControlConnection& control, XorStream stream);
     void offer();
     void sender_said(NodeId to, const schema::Received& m);
     void taker_said(NodeId from, const schema::Received& m);

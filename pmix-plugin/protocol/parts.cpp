@@ -66,7 +66,8 @@ constexpr Field target_fields[] = {
     field<&XorTarget::attempt>("attempt", "seq of the operation"),
     field<&XorTarget::size>("size", "of the file").in("bytes"),
     field<&XorTarget::streams>("streams", "that come for it"),
-    field<&XorTarget::head>("head", "what the file begins with").or_default(),
+    field<&XorTarget::offset>("offset", "where what is made of them begins").in("bytes"),
+    field<&XorTarget::head>("head", "what is before that; of one stream only").or_default(),
 };
 constexpr Field stream_fields[] = {
     field<&XorStream::from>("from", "daemon that sends it"),

@@ -56,12 +56,14 @@ struct XorPiece {
     uint64_t bytes = 0;
     static const schema::Record table;
 };
-// A file that several nodes send streams for, each as long as it likes: it is `head`, and behind
-// that the streams' exclusive or, filled up with zeros.
+// A file that several nodes send streams for, each as long as it likes: from `offset` on it is the
+// streams' exclusive or, filled up with zeros; what is before that is parity's head, which one of
+// them has with it.
 struct XorTarget {
     uint64_t attempt = 0;  // seq of the operation: what an earlier one has left is not used
     uint64_t size = 0;     // of the file
     uint32_t streams = 0;  // how many come
+    uint64_t offset = 0;
     schema::Bytes head = {};
     static const schema::Record table;
 };

@@ -230,10 +230,11 @@ std::vector<XorStream> parity_streams(const ParitySet& set, const std::string& n
                 if (piece.file.starts_with(set.snapshot + "/"))
                     piece.file = in_folder(piece.file, now);
             streams.push_back({set.members[i].id, set.members[row].id,
-                               in_folder(set.file(row), now), XorTarget{attempt, size, 0, {head}},
-                               std::move(pieces)});
+                               in_folder(set.file(row), now),
+                               XorTarget{attempt, size, 0, head.size(), {}}, std::move(pieces)});
         }
         count(streams);
+        if (!streams.empty()) streams.front().target.head.data = head;
         out.insert(out.end(), streams.begin(), streams.end());
     }
     return out;
@@ -262,7 +263,7 @@ std::vector<XorStream> rebuild_streams(const ParitySet& set, size_t lost, size_t
         trim(pieces);
         if (!pieces.empty())
             out.push_back({set.members[who].id, to, member.files[file].file,
-                           XorTarget{attempt, bytes, 0, {}}, std::move(pieces)});
+                           XorTarget{attempt, bytes, 0, 0, {}}, std::move(pieces)});
     }
     count(out);
     return out;
@@ -355,7 +356,7 @@ Status write_at(int fd, const char* data, size_t size, uint64_t offset, const st
 Status add_stream(const XorStream& stream, int to, const std::string& path,
                   const std::function<std::string(const std::string& file)>& where) {
     XorBuffer buffer(piece_bytes);
-    uint64_t at = stream.target.head.data.size();
+    uint64_t at = stream.target.offset;
     for (const XorPiece& piece : stream.pieces) {
         if (piece.file.empty()) {
             at += piece.bytes;

@@ -111,6 +111,11 @@ bool names_ghost(const std::string& name, bool or_parity = false) {
            file.find('/') == std::string::npos && name.find("..") == std::string::npos;
 }
 
+bool fits_in(uint64_t bytes, const XorTarget& target) {
+    return target.offset <= target.size && bytes <= target.size - target.offset &&
+           target.head.data.size() <= target.offset;
+}
+
 Error no_room(const std::string& path, int sys) {
     if (sys != ENOSPC && sys != EDQUOT) return sys_error_of(sys, "make room for", path);
     return make_error(Code::refused, "keep a copy of", path,
@@ -172,6 +177,13 @@ class Locked {
 struct Load {
     std::vector<std::string> names;
     std::vector<XorStream> streams;
+
+    // One that is too long for a message comes in several.
+    void add(const XorStream& more) {
+        if (streams.empty() || streams.back().file != more.file) return streams.push_back(more);
+        auto& pieces = streams.back().pieces;
+        pieces.insert(pieces.end(), more.pieces.begin(), more.pieces.end());
+    }
 };
 
 class Sender {
@@ -406,7 +418,9 @@ Status Receiver::name(Coming& one) {
 
 Status Receiver::take_stream(core::Resource& from, Coming& one) {
     XorBuffer buffer(piece_bytes);
-    uint64_t at = one.item.target->head.data.size();
+    const std::string& head = one.item.target->head.data;
+    GHOST_TRY(write_at(one.fd.get(), head.data(), head.size(), 0, one.path));
+    uint64_t at = one.item.target->offset;
     GHOST_TRY(take(from, one.item, [&](const char* data, size_t size) -> Status {
         std::memcpy(buffer.more(), data, size);
         GHOST_TRY(add(one, buffer, at, size));
@@ -439,11 +453,9 @@ Status Receiver::end_stream(Coming& one) {
     one.named = true;
     if (ended != target.streams) return {};
     one.named = false;
-    const std::string& head = target.head.data;
     if (::ftruncate(one.fd.get(), static_cast<off_t>(target.size)) != 0)
         return sys_error("cut", one.path);
-    GHOST_TRY(write_at(one.fd.get(), head.data(), head.size(), 0, one.path));
-    if (!head.empty()) GHOST_TRY(seal_parity(one.fd.get(), one.path));
+    if (target.offset > 0) GHOST_TRY(seal_parity(one.fd.get(), one.path));
     return name(one);
 }
 
@@ -468,9 +480,7 @@ Status Receiver::run(core::NetworkListener& listener) {
     Status fine;
     for (uint32_t i = 0; i < list->items.size() && fine; i++) {
         const CopyItem& item = list->items[i];
-        const bool fits =
-            !item.target || (item.target->size >= item.target->head.data.size() &&
-                             item.target->size - item.target->head.data.size() >= item.bytes);
+        const bool fits = !item.target || fits_in(item.bytes, *item.target);
         if (!names_ghost(item.name, item.target.has_value()) || !fits) {
             fine = make_error(Code::invalid, "copy what is no ghost of a snapshot", item.name);
             break;
@@ -523,7 +533,7 @@ int copy_ghosts(ControlSocket control) {
             continue;
         }
         if (order->is<XorStream>()) {
-            load.streams.push_back(order->as<XorStream>());
+            load.add(order->as<XorStream>());
             continue;
         }
         const Status done = order->is<CopySend>()

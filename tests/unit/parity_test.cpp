@@ -70,13 +70,14 @@ void send(const std::vector<XorStream>& streams, std::map<uint32_t, Files>& node
         std::string& file = nodes[one.to][one.file + ".now"];
         file.resize(one.target.size);
         std::copy(head.begin(), head.end(), file.begin());
-        ASSERT_LE(head.size() + data.size(), file.size());
+        const auto offset = static_cast<long>(one.target.offset);
+        ASSERT_LE(one.target.offset + data.size(), file.size());
         XorBuffer buffer(data.size());
-        std::copy_n(file.begin() + static_cast<long>(head.size()), data.size(), buffer.old());
+        std::copy_n(file.begin() + offset, data.size(), buffer.old());
         std::copy(data.begin(), data.end(), buffer.more());
         const auto both = buffer.combine(data.size());
         ASSERT_TRUE(both.ok());
-        std::copy_n(*both, data.size(), file.begin() + static_cast<long>(head.size()));
+        std::copy_n(*both, data.size(), file.begin() + offset);
         if (++came[{one.to, one.file}] != one.target.streams) continue;
         nodes[one.to][one.file] = file;
         nodes[one.to].erase(one.file + ".now");
