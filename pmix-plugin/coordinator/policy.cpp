@@ -2,7 +2,6 @@
 #include "pmix-plugin/coordinator/policy.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -14,9 +13,6 @@
 
 namespace ghost::plugin {
 namespace {
-
-constexpr const char* xor_to = "xor:";
-constexpr int most_in_group = 64;
 
 class Reader {
   public:
@@ -67,19 +63,15 @@ Result<uint64_t> parse_carried(const std::string& text) {
     return bytes;
 }
 
-// Of "xor:4": 4; of what is none of it, 0.
-uint32_t xor_group(const std::string& to) {
-    if (!to.starts_with(xor_to)) return 0;
-    const auto nodes = parse_count(to.substr(std::strlen(xor_to)));
-    return nodes && *nodes >= 2 && *nodes <= most_in_group ? static_cast<uint32_t>(*nodes) : 0;
-}
-
 Result<std::string> parse_places(const std::string& text) {
     const std::vector<std::string> known{"disk", "memory", "both", "partner"};
-    if (std::ranges::find(known, text) != known.end() || xor_group(text) > 0) return text;
-    return make_error(Code::invalid, "use", "\"" + text + "\"",
-                      fmt::format("it is none of {}, xor:N (N from 2 to {})",
-                                  fmt::join(known, ", "), most_in_group));
+    if (std::ranges::find(known, text) != known.end()) return text;
+    if (!goes_to_xor(text))
+        return because(Code::invalid,
+                       fmt::format("\"{}\" is none of {}, xor:N", text, fmt::join(known, ", ")));
+    const auto nodes = parse_xor(text);
+    GHOST_TRY(nodes);
+    return text;
 }
 
 std::string absolute(const std::string& path) {
@@ -140,7 +132,7 @@ SnapshotPlaces places_for(const SnapshotPolicy& policy, const std::string& to) {
     if (to == "memory") return {policy.memory, {}};
     if (to == "both") return {policy.folder, policy.memory};
     if (to == "partner") return {policy.memory, {}, true};
-    if (const uint32_t nodes = xor_group(to); nodes > 0) return {policy.memory, {}, false, nodes};
+    if (const auto nodes = parse_xor(to)) return {policy.memory, {}, false, *nodes};
     return {absolute(to), {}};
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/settings/parameters.hpp"
 
+#include <algorithm>
 #include <climits>
 #include <cmath>
 #include <csignal>
@@ -11,6 +12,8 @@
 namespace ghost::plugin {
 
 namespace {
+
+constexpr const char* xor_to = "xor:";
 
 constexpr Parameter table[] = {
     {"ghost", "0", "Run the job so that its ranks can move and be saved (0 or 1)"},
@@ -149,6 +152,18 @@ Result<int> parse_count(const std::string& text) {
     if (text.empty() || *end != 0 || value < 0 || value > INT_MAX)
         return make_error(Code::invalid, "understand the number", text);
     return static_cast<int>(value);
+}
+
+bool goes_to_xor(const std::string& to) {
+    return to.starts_with(xor_to);
+}
+
+Result<uint32_t> parse_xor(const std::string& to) {
+    constexpr int fewest = 2, most = 64;
+    const auto nodes = parse_count(to.substr(std::min(to.size(), std::strlen(xor_to))));
+    if (goes_to_xor(to) && nodes && *nodes >= fewest && *nodes <= most)
+        return static_cast<uint32_t>(*nodes);
+    return make_error(Code::invalid, "make parity for", to, "xor:N has groups of 2 to 64 nodes");
 }
 
 Result<int> parse_signal(const std::string& text) {

@@ -67,6 +67,10 @@ int64_t dead_after_us(const View& job) {
     return recovers_from(job).nodes ? recovers_us : ends_us;
 }
 Result<int> parse_count(const std::string& text);
+// Whether a snapshot is to go where parity is made over groups of nodes: "xor:…".
+bool goes_to_xor(const std::string& to);
+// Of "xor:4" the 4: nodes of a group, 2 to 64.
+Result<uint32_t> parse_xor(const std::string& to);
 // "URG", "SIGURG" or "23" as the number; "none" and "0" as 0.
 Result<int> parse_signal(const std::string& text);
 

@@ -41,12 +41,13 @@ case $1 in
     suite grow_test '*RanksMoveToTheNodeAndBack' '*DrainedNodeIsReplacedAndComesBack'
     suite recover_test '*NodesThatAreLost'
     suite partner_test '*NodeThatIsLost'
+    suite xor_test '*NodesThatAreLostOneAfterTheOther'
     suite snapshots.sh by_interval
     suite job_verbs.sh replace
     suite kernet_figure2.sh
     ;;
 all)
-    for name in moves drain grow recover partner coverage children endings requests files contacts placed links streams filters; do
+    for name in moves drain grow recover partner xor coverage children endings requests files contacts placed links streams filters; do
         suite ${name}_test
     done
     for name in orte41_switch_test snapshots snapshot_faults job_verbs kernet_figure2 rank_matrix plain_dup; do

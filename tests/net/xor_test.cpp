@@ -67,6 +67,9 @@ TEST_F(Xor, ParityIsAThirdOfTheLargest) {
         EXPECT_TRUE(nettest::poll_until(10, [&] {
             return memory_of(node).find("-000001/") == std::string::npos;
         })) << memory_of(node);
+    const Finished wrong = lab().on("gn1", {"ghost", "checkpoint", "--to", "xor:1"});
+    EXPECT_NE(wrong.status, 0);
+    EXPECT_NE(wrong.err.find("xor:N has groups of 2 to 64 nodes"), std::string::npos) << wrong.err;
     const Finished ps = lab().on("gn1", {"ghost", "ps"});
     EXPECT_NE(ps.out.find(", to xor, "), std::string::npos) << ps.out;
     EXPECT_NE(ps.out.find("parity over gn1, gn2, gn3, gn4"), std::string::npos) << ps.out;

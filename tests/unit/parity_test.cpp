@@ -19,6 +19,7 @@
 
 #include "base/own_file.hpp"
 #include "pmix-plugin/coordinator/operations/parity.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
 #include "tests/rounds.hpp"
 
 namespace ghost::plugin {
@@ -170,6 +171,14 @@ TEST(Parity, GroupsOfNeighbours) {
             EXPECT_LE(*std::ranges::max_element(all), std::max(most, 3U)) << nodes;
             EXPECT_LE(*std::ranges::max_element(all) - *std::ranges::min_element(all), 1U);
         }
+}
+
+TEST(Parity, GroupsThatAreAskedFor) {
+    EXPECT_EQ(parse_xor("xor:2").value(), 2U);
+    EXPECT_EQ(parse_xor("xor:64").value(), 64U);
+    for (const char* wrong :
+         {"xor:", "xor:1", "xor:65", "xor:-4", "xor:4 ", "xor:four", "xor", "4"})
+        EXPECT_FALSE(parse_xor(wrong).ok()) << wrong;
 }
 
 // --- files of it ---

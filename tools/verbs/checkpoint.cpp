@@ -15,6 +15,7 @@
 #include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/memory.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 #include "tools/ghost_files.hpp"
 #include "tools/job_client.hpp"
@@ -140,7 +141,7 @@ int run_checkpoint(const CheckpointArgs& args, bool json) {
     if (!mode) return report(mode.error(), json);
     auto pid = process_named(args.which);
     if (!pid) return report(pid.error(), json);
-    if (args.to == "both" || args.to == "partner" || args.to.starts_with("xor:"))
+    if (args.to == "both" || args.to == "partner" || plugin::goes_to_xor(args.to))
         return report(make_error(Code::invalid, "use --to " + args.to, {},
                                  "it is for jobs, and this is process " + args.which),
                       json);

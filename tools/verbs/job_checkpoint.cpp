@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "base/json_member.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 
 #include <filesystem>
@@ -36,7 +37,10 @@ void print_row(const Job& job, const Json& row, const std::string& then, bool en
 int checkpoint_job(const Job& job, const std::string& to, const std::string& then,
                    const std::string& sign, bool json) {
     std::error_code ignored;
-    const bool level = to == "memory" || to == "both" || to == "partner" || to.starts_with("xor:");
+    const bool parity = plugin::goes_to_xor(to);
+    if (parity)
+        if (const auto nodes = plugin::parse_xor(to); !nodes) return report(nodes.error(), json);
+    const bool level = to == "memory" || to == "both" || to == "partner" || parity;
     const std::string folder =
         to.empty() || level ? to : std::filesystem::absolute(to, ignored).string();
     // Who restarts the job next must not find it running.
