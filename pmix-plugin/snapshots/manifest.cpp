@@ -106,6 +106,9 @@ constexpr Field file_fields[] = {
     field<&Manifest::File::copy>("copy", "its contents, if a ghost has them"),
     field<&Manifest::File::begin>("begin", "what it must begin with, if none has"),
 };
+constexpr Field parity_fields[] = {
+    field<&Manifest::Parity::groups>("groups", "of nodes"),
+};
 constexpr Field signed_fields[] = {
     field<&Manifest::Signed::signer>("signer", "public key"),
     field<&Manifest::Signed::secret>("secret", "BLAKE2b-256 of the job's"),
@@ -128,7 +131,7 @@ constexpr Field manifest_fields[] = {
     field<&Manifest::nodes>("nodes", "it ran on"),
     field<&Manifest::ranks>("ranks", "all of them, ascending"),
     field<&Manifest::files>("files", "regular files that were open for writing"),
-    field<&Manifest::parity>("parity", "of the ghosts, by groups of nodes").or_default(),
+    field<&Manifest::parity>("parity", "of the ghosts, if there is"),
     field<&Manifest::signature>("signature", "if it is signed"),
     field<&Manifest::digest>("digest", "XXH3-64 over the rest, 16 hex digits"),
 };
@@ -205,7 +208,7 @@ Status check_sense(const Manifest& manifest) {
         if (const char* fault = fault_of(manifest.ranks[i], manifest.apps.size()); *fault != '\0')
             return wrong(fmt::format("rank {} {}", i, fault));
     }
-    for (const auto& set : manifest.parity) {
+    for (const auto& set : manifest.parity.value_or(Manifest::Parity()).groups) {
         if (!parent_name(set.file(0)) || set.members.size() < 2)
             return wrong("parity is outside of the folder of snapshots, or of no group");
         for (const auto& member : set.members)
@@ -296,6 +299,8 @@ constinit const Record Manifest::File::Begin::table =
     record<Begin>("begin", "of a file", begin_fields);
 constinit const Record Manifest::File::table =
     record<File>("file", "that was open for writing", file_fields);
+constinit const Record Manifest::Parity::table =
+    record<Parity>("parity", "of a snapshot's ghosts", parity_fields);
 constinit const Record Manifest::Signed::table =
     record<Signed>("signature", "of a snapshot", signed_fields);
 constinit const Record Manifest::table =

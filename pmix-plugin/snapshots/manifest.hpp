@@ -111,6 +111,11 @@ struct Manifest {
         static const schema::Record table;
     };
 
+    struct Parity {
+        std::vector<ParitySet> groups;
+        static const schema::Record table;
+    };
+
     // By whom, and what: the whole of it, and the job's secret.
     struct Signed {
         std::string signer;     // public key, hex
@@ -134,7 +139,7 @@ struct Manifest {
     std::vector<Node> nodes;
     std::vector<Rank> ranks;  // one for each rank of the job, ascending
     std::vector<File> files;
-    std::vector<ParitySet> parity = {};
+    std::optional<Parity> parity = {};
     std::optional<Signed> signature = {};
     std::string digest;  // manifest_json() fills it in
     static const schema::Record table;

@@ -182,7 +182,7 @@ constinit const Record ParitySet::File::table = record<File>("file", "of a node"
 constinit const Record ParitySet::Member::table =
     record<Member>("member", "a node of a group", member_fields);
 constinit const Record ParitySet::table =
-    record<ParitySet>("parity", "of the ghosts of a group of nodes", set_fields);
+    record<ParitySet>("group", "of nodes that have parity of each other's ghosts", set_fields);
 constinit const Record ParityHead::Member::table =
     record<Member>("member", "a node of a group", head_member_fields);
 constinit const Record ParityHead::table =

@@ -117,6 +117,24 @@ TEST(SnapshotManifest, ManifestSurvivesEncoding) {
     EXPECT_EQ(back->find(2), nullptr);
 }
 
+TEST(SnapshotManifest, ParityLeadsNowhereElse) {
+    Manifest m = sample("7-000001");
+    const ParitySet right{
+        "17.0", "7-000001", {{0, "gn1", {{"7-000001/rank-0.ghost", 10}}}, {1, "gn2", {}}}};
+    m.parity = {{right}};
+    const auto back = manifest_from(manifest_json(m));
+    ASSERT_TRUE(back.ok()) << back.error().message();
+    EXPECT_EQ(manifest_json(*back), manifest_json(m));
+    m.parity->groups[0].snapshot = "../7-000001";
+    EXPECT_NE(refusal(manifest_json(m)).find("parity is outside"), std::string::npos);
+    m.parity = {{right}};
+    m.parity->groups[0].members.pop_back();
+    EXPECT_NE(refusal(manifest_json(m)).find("of no group"), std::string::npos);
+    m.parity = {{right}};
+    m.parity->groups[0].members[0].files[0].file = "/etc/passwd";
+    EXPECT_NE(refusal(manifest_json(m)).find("parity is of a file outside"), std::string::npos);
+}
+
 // What other versions of Ghost read: docs/SNAPSHOT_FORMAT.md.
 TEST(SnapshotManifest, IsWhatTheFormatSays) {
     Manifest m = sample("7-000001", {"7-000000"});

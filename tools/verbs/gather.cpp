@@ -78,7 +78,7 @@ class Gatherer {
             line_.show(fmt::format("{} rank {} of {}", snapshot.name, rank.rank, rank.node), bytes_,
                        0);
             const Status copied = bring(snapshot, rank, partial);
-            if (!copied.ok() && snapshot.manifest->parity.empty()) return copied;
+            if (!copied.ok() && !snapshot.manifest->parity) return copied;
             if (!copied.ok()) lacking.emplace_back(&rank, copied.error());
         }
         for (const auto& [rank, why] : lacking)
@@ -119,7 +119,7 @@ class Gatherer {
     Status rebuild(const Snapshot& snapshot, const Manifest::Rank& rank,
                    const std::string& partial) {
         const std::string name = snapshot.name + "/" + rank.file;
-        for (const auto& set : snapshot.manifest->parity)
+        for (const auto& set : snapshot.manifest->parity->groups)
             for (size_t member = 0; member < set.members.size(); member++)
                 for (size_t file = 0; file < set.members[member].files.size(); file++)
                     if (set.members[member].files[file].file == name)

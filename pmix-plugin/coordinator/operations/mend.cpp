@@ -101,7 +101,7 @@ void MendOperation::note_in_manifest() const {
         for (auto& rank : manifest->ranks)
             if (const auto copy = where.find(rank.rank); copy != where.end())
                 rank.copy = copy->second;
-        if (!sets.empty()) manifest->parity = sets;
+        if (!sets.empty()) manifest->parity = {sets};
         const std::string text =
             manifest_json(std::move(*manifest)).dump(1, ' ', false, Json::error_handler_t::replace);
         if (Status done = write_file(path + "/" + manifest_file, text + "\n", 0600); !done)

@@ -131,7 +131,7 @@ Manifest manifest_of(const SnapshotRun& run, const std::string& job, uint64_t ep
     take_rows(m, run.written.written);
     take_places(m, run.job.ranks);
     take_copies(m, run.copied);
-    m.parity = run.parity;
+    if (!run.parity.empty()) m.parity = {run.parity};
     return m;
 }
 
