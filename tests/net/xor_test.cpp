@@ -117,6 +117,18 @@ TEST_F(Xor, NodeThatIsCutOff) {
     expect_clean_end(job, "pattern:");
 }
 
+// One of each group may be, at once.
+TEST_F(Xor, NodesOfTwoGroupsAreLost) {
+    auto job = job_of("xor:2");
+    save(*job);
+    lab().switch_off("gn2");
+    lab().switch_off("gn3");
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "node gn2 was lost"));
+    EXPECT_NE(job->mpirun().err().find("-000001 of"), std::string::npos) << job->mpirun().err();
+    EXPECT_NE(job->mpirun().err().find("node gn3 was lost"), std::string::npos);
+    expect_clean_end(*job, "pattern:");
+}
+
 // Nobody has the ghosts any more.
 TEST_F(Xor, TwoNodesOfAGroupAreLost) {
     auto job = job_of("xor:4", {"--mca", "ghost_checkpoint_disk_every", "2"});
