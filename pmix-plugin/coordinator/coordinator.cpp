@@ -13,6 +13,7 @@
 #include "base/log.hpp"
 #include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/coordinator/clients.hpp"
+#include "pmix-plugin/coordinator/interval.hpp"
 #include "pmix-plugin/coordinator/job_files.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/operations/continuation.hpp"
@@ -88,6 +89,8 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
                  std::function<void(const MigrationResult&)> finished);
     void drain_node(uint64_t owner, DrainOrder order, MoveOperation::Progress progress,
                     std::function<void(const DrainResult&)> finished);
+    int64_t mtbf_us() const;
+    void choose_interval(const SnapshotRun& run);
     bool snapshot_due();
     void say_once(const std::string& why);
 
@@ -108,6 +111,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     Job job_;
     Recoveries recoveries_;
     Schedule schedule_;
+    std::optional<IntervalChoice> choice_;  // ghost_checkpoint_interval auto
     Clients clients_;
     bool scheduled_ = false;                      // the schedule's last snapshot is not over
     std::string said_;                            // of the schedule's last that was not made
@@ -156,7 +160,8 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
            [this](NodeId node) { tell_locations(node); },
            [this](RankId rank, const std::string& told) { lose_rank(rank, told); }},
       recoveries_(job_),
-      schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
+      schedule_(adapter_, policy_.interval_auto ? IntervalChoice::first_us : policy_.interval_us,
+                settings_.now, [this] { return snapshot_due(); }),
       clients_(adapter_,
                {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
                 [this](uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
@@ -291,6 +296,7 @@ void Coordinator::Impl::launched() {
     if (std::exchange(launched_, true)) return;
     recoveries_.job_runs();
     events_.started(epochs_.now());
+    if (policy_.interval_auto) choice_.emplace(mtbf_us());
     schedule_.start();
 }
 
@@ -534,6 +540,19 @@ void Coordinator::Impl::say_once(const std::string& why) {
     if (why != std::exchange(said_, why) && !why.empty()) say(why);
 }
 
+// A node fails once a year, as is assumed unless the user knows better, and any of them ends the
+// job's work.
+int64_t Coordinator::Impl::mtbf_us() const {
+    constexpr int64_t year_us = int64_t{365} * 24 * 3600 * 1'000'000;
+    if (policy_.mtbf_us > 0) return policy_.mtbf_us;
+    return year_us / std::max<int64_t>(1, static_cast<int64_t>(adapter_.nodes().size()));
+}
+
+void Coordinator::Impl::choose_interval(const SnapshotRun& run) {
+    choice_->measured(run.pause, run.lasted);
+    schedule_.set_interval(choice_->interval_us());
+}
+
 bool Coordinator::Impl::snapshot_due() {
     if (scheduled_) return false;
     if (!adapter_.job_running()) return true;
@@ -541,6 +560,7 @@ bool Coordinator::Impl::snapshot_due() {
     scheduled_ = true;
     snapshot(0, {.asked_by = "interval"}, nullptr, [this](const SnapshotRun& run) {
         scheduled_ = false;
+        if (choice_ && run.state == SnapshotState::done) choose_interval(run);
         if (running_) say_once(run.state == SnapshotState::done ? std::string() : run.why);
     });
     return true;
@@ -684,6 +704,12 @@ Json Coordinator::Impl::ps_snapshots() const {
             out["snapshot"]["parity"] = std::move(groups);
     }
     if (auto next = schedule_.next_in()) out["next_snapshot_us"] = *next;
+    if (choice_) {
+        Json& interval = out["interval"] = Json::object();
+        interval["us"] = choice_->interval_us();
+        interval["mtbf_us"] = choice_->mtbf_us();
+        if (const auto cost = choice_->cost_us()) interval["cost_us"] = *cost;
+    }
     if (snapshots_.stopped()) out["stopped"] = true;
     return out;
 }

@@ -56,6 +56,14 @@ Result<size_t> parse_at_once(const std::string& text) {
     return static_cast<size_t>(std::max(1, *count));
 }
 
+// Nothing: auto.
+Result<std::optional<int64_t>> parse_duration_or_auto(const std::string& text) {
+    if (text == "auto") return std::optional<int64_t>();
+    const auto us = parse_duration_us(text);
+    GHOST_TRY(us);
+    return std::optional<int64_t>(*us);
+}
+
 Result<uint64_t> parse_carried(const std::string& text) {
     auto bytes = parse_bytes(text);
     if (bytes && *bytes > most_carried)
@@ -97,7 +105,10 @@ std::string memory_folder(const std::string& restart) {
 SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) {
     const Reader reader(job, wrong);
     SnapshotPolicy policy;
-    policy.interval_us = reader.value("ghost_checkpoint_interval", parse_duration_us);
+    const auto interval = reader.value("ghost_checkpoint_interval", parse_duration_or_auto);
+    policy.interval_auto = !interval;
+    policy.interval_us = interval.value_or(0);
+    policy.mtbf_us = reader.value("ghost_mtbf", parse_duration_or_auto).value_or(0);
     policy.folder = absolute(reader.text("ghost_checkpoint_dir"));
     policy.to = reader.value("ghost_checkpoint_to", parse_places);
     policy.keep =

@@ -12,12 +12,13 @@
 namespace ghost::plugin {
 
 struct SnapshotPolicy {
-    int64_t interval_us = 0;  // 0: only on demand
-    std::string folder;       // of snapshots, absolute
-    std::string memory;       // the same in memory (tmpfs)
-    std::string to = "disk";  // disk, memory, both, partner or xor:N, if nothing else is said
-    int disk_every =
-        0;  // of memory, partner and xor:N each so many-th goes to the disk too; 0: none
+    int64_t interval_us = 0;     // 0: only on demand
+    bool interval_auto = false;  // chosen from what snapshots cost, instead
+    int64_t mtbf_us = 0;         // of the whole job; 0: a year for each node
+    std::string folder;          // of snapshots, absolute
+    std::string memory;          // the same in memory (tmpfs)
+    std::string to = "disk";     // disk, memory, both, partner or xor:N, if nothing else is said
+    int disk_every = 0;  // of those in memory only each so many-th goes to the disk too; 0: none
     size_t keep = 2;
     bool incremental = true;
     int full_every = 10;  // so many incremental ones, then a full one; 0: never a second full one

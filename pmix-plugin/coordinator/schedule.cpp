@@ -9,7 +9,17 @@ namespace ghost::plugin {
 
 void Schedule::start() {
     if (interval_ <= 0 || timer_) return;
-    next_ = now_() + interval_;
+    last_ = now_();
+    next_ = last_ + interval_;
+    arm();
+}
+
+void Schedule::set_interval(int64_t interval_us) {
+    if (interval_us == interval_ || interval_us <= 0) return;
+    interval_ = interval_us;
+    if (!timer_) return;
+    stop();
+    next_ = std::max(now_(), last_ + interval_);
     arm();
 }
 
@@ -25,7 +35,10 @@ void Schedule::arm() {
 void Schedule::tick() {
     const int64_t now = now_();
     if (now < next_) return arm();  // libevent's timers may come some milliseconds early
-    while (next_ <= now) next_ += interval_;
+    while (next_ <= now) {
+        last_ = next_;
+        next_ += interval_;
+    }
     arm();
     if (!due_()) log::warning("a snapshot is due and the one before it is not over: left out");
 }

@@ -23,6 +23,8 @@ class Schedule {
     // The job runs: the first is due an interval from now. Without an interval nothing is.
     void start();
     void stop();
+    // From now on another one, counted from when the last was due; not before it is begun.
+    void set_interval(int64_t interval_us);
     // µs until the next; nothing if none is due ever.
     std::optional<int64_t> next_in() const;
 
@@ -34,6 +36,7 @@ class Schedule {
     int64_t interval_;
     std::function<int64_t()> now_;
     std::function<bool()> due_;
+    int64_t last_ = 0;  // when the last was due, or the start
     int64_t next_ = 0;
     std::optional<TimerId> timer_;
 };

@@ -18,7 +18,12 @@ constexpr const char* xor_to = "xor:";
 constexpr Parameter table[] = {
     {"ghost", "0", "Run the job so that its ranks can move and be saved (0 or 1)"},
     {"ghost_checkpoint_interval", "0",
-     "Seconds (or 10m, 2h) between snapshots of the job; 0 takes none"},
+     "Seconds (or 10m, 2h) between snapshots of the job; 0 takes none; auto: as what they cost and "
+     "ghost_mtbf ask for"},
+    {"ghost_mtbf", "auto",
+     "Mean time between failures of the whole job (or 12h, 3d), for ghost_checkpoint_interval "
+     "auto; "
+     "auto: a year divided by the number of nodes"},
     {"ghost_checkpoint_dir", "./ghost-snapshots",
      "Folder for snapshots, shared by all nodes or local to each"},
     {"ghost_checkpoint_keep", "2", "How many complete snapshots are kept"},

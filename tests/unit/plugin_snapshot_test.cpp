@@ -11,6 +11,7 @@
 
 #include "base/log.hpp"
 #include "base/own_file.hpp"
+#include "pmix-plugin/coordinator/interval.hpp"
 #include "pmix-plugin/coordinator/job_files.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
@@ -495,6 +496,52 @@ TEST(Schedule, EveryIntervalAndRotation) {
     EXPECT_EQ(events[9], "snapshotting");
     EXPECT_EQ(events[10], "snapshot");
     EXPECT_TRUE(c.said.empty());
+}
+
+// Numbers by hand: cost 5 min, failures a day apart: sqrt(2*300*86400) = 7200 s, times
+// 1 + sqrt(300/172800)/3 + 300/172800/9 = 1.0140817, less 300.
+TEST(Interval, IsDalysFormula) {
+    EXPECT_NEAR(static_cast<double>(daly_work_us(300 * second, 86'400 * second)), 7001.389e6, 2e3);
+    EXPECT_EQ(daly_work_us(20 * second, 10 * second), 10 * second);  // no snapshot pays
+    EXPECT_EQ(daly_work_us(21 * second, 10 * second), 10 * second);
+    EXPECT_EQ(daly_work_us(0, second), 0);
+    EXPECT_EQ(daly_work_us(second, 0), 0);
+}
+
+TEST(Interval, MedianAndBounds) {
+    IntervalChoice choice(86'400 * second);
+    EXPECT_EQ(choice.interval_us(), IntervalChoice::first_us);
+    EXPECT_FALSE(choice.cost_us());
+    choice.measured(second, 11 * second);
+    EXPECT_EQ(choice.cost_us(), 2 * second);
+    EXPECT_EQ(choice.interval_us(), daly_work_us(2 * second, 86'400 * second) + 2 * second);
+    choice.measured(second, 11 * second);
+    choice.measured(100 * second, 900 * second);  // one that is out of line
+    EXPECT_EQ(choice.cost_us(), 2 * second);
+    IntervalChoice often(60 * second);
+    often.measured(1000, 2000);
+    EXPECT_EQ(often.interval_us(), IntervalChoice::least_us);
+    IntervalChoice slow(60 * second);
+    slow.measured(second, 40 * second);
+    EXPECT_EQ(slow.interval_us(), 400 * second);
+}
+
+TEST(Schedule, AutoIsShorterForSmallerMtbf) {
+    const auto interval = [](const char* mtbf) {
+        Cluster c(14, 2, {0, 1}, 0, {},
+                  {{"ghost_checkpoint_interval", "auto"}, {"ghost_mtbf", mtbf}});
+        c.chance.write_us = second;
+        EXPECT_EQ(c.ps()["interval"]["us"], IntervalChoice::first_us);
+        c.run(35 * second);
+        EXPECT_EQ(snapshots(c).size(), 1u);
+        const Json ps = c.ps();
+        EXPECT_GT(ps["interval"]["cost_us"], 0);
+        EXPECT_LE(ps["next_snapshot_us"], ps["interval"]["us"]);
+        EXPECT_GT(ps["next_snapshot_us"], ps["interval"]["us"].get<int64_t>() - 6 * second);
+        expect_sound(c);
+        return ps["interval"]["us"].get<int64_t>();
+    };
+    EXPECT_LT(interval("2h"), interval("2d"));
 }
 
 TEST(Schedule, EarlyTimerTakesNoSecondSnapshot) {
