@@ -234,6 +234,10 @@ std::string raw_words_of(const Event& e) {
             return words_of_snapshot(e);
         case EventKind::no_snapshot:
             return fmt::format("no snapshot was made{}{}", by(e), because(e));
+        case EventKind::interval:
+            return fmt::format("snapshots are {} apart: each costs {}, a loss is expected every {}",
+                               time_text(e.interval_us.value_or(0)),
+                               time_text(e.cost_us.value_or(0)), time_text(e.mtbf_us.value_or(0)));
         case EventKind::continued:
             return "the job goes on";
         case EventKind::draining:

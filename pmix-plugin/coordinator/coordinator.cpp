@@ -112,6 +112,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     Recoveries recoveries_;
     Schedule schedule_;
     std::optional<IntervalChoice> choice_;  // ghost_checkpoint_interval auto
+    int64_t told_interval_ = 0;             // by the event log
     Clients clients_;
     bool scheduled_ = false;                      // the schedule's last snapshot is not over
     std::string said_;                            // of the schedule's last that was not made
@@ -541,16 +542,24 @@ void Coordinator::Impl::say_once(const std::string& why) {
 }
 
 // A node fails once a year, as is assumed unless the user knows better, and any of them ends the
-// job's work.
+// job's work. What the job itself has seen counts where that is worse.
 int64_t Coordinator::Impl::mtbf_us() const {
     constexpr int64_t year_us = int64_t{365} * 24 * 3600 * 1'000'000;
-    if (policy_.mtbf_us > 0) return policy_.mtbf_us;
-    return year_us / std::max<int64_t>(1, static_cast<int64_t>(adapter_.nodes().size()));
+    const int64_t expected =
+        policy_.mtbf_us > 0
+            ? policy_.mtbf_us
+            : year_us / std::max<int64_t>(1, static_cast<int64_t>(adapter_.nodes().size()));
+    return std::min(expected, recoveries_.measured_mtbf_us().value_or(expected));
 }
 
 void Coordinator::Impl::choose_interval(const SnapshotRun& run) {
+    choice_->set_mtbf(mtbf_us());
     choice_->measured(run.pause, run.lasted);
-    schedule_.set_interval(choice_->interval_us());
+    const int64_t chosen = choice_->interval_us(), told = told_interval_;
+    schedule_.set_interval(chosen);
+    if (std::abs(chosen - told) <= told / 4) return;
+    told_interval_ = chosen;
+    events_.interval(chosen, *choice_->cost_us(), choice_->mtbf_us());
 }
 
 bool Coordinator::Impl::snapshot_due() {

@@ -239,6 +239,14 @@ void EventLog::over(const Leave& leave) {
     add(event);
 }
 
+void EventLog::interval(int64_t us, int64_t cost_us, int64_t mtbf_us) {
+    Event event = make_event(EventKind::interval);
+    event.interval_us = us;
+    event.cost_us = cost_us;
+    event.mtbf_us = mtbf_us;
+    add(event);
+}
+
 void EventLog::asked(const Request& request) {
     Event event = make_event(EventKind::asked);
     event.id = request.id;

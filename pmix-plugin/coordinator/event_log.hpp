@@ -56,6 +56,10 @@ class EventLog {
     void begun(const Continuation&) {}
     void over(const Continuation&) { add(make_event(EventKind::continued)); }
 
+    // Snapshots are so far apart from now on, for each costs so much, and the mean time between
+    // failures: µs.
+    void interval(int64_t us, int64_t cost_us, int64_t mtbf_us);
+
     void asked(const Request& request);
     void cancelled(uint64_t id, const std::string& what);
     void draining(uint64_t id, const std::string& node, const std::vector<std::string>& to);

@@ -31,6 +31,9 @@ class IntervalChoice {
     // One is complete: its pause, and the time from its begin until it was whole.
     void measured(int64_t pause, int64_t lasted);
 
+    // From now on this is the mean time between failures.
+    void set_mtbf(int64_t us) { mtbf_ = us; }
+
     int64_t interval_us() const;
     // The median cost; nothing before the first snapshot.
     std::optional<int64_t> cost_us() const;

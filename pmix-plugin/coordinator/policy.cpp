@@ -37,7 +37,7 @@ class Reader {
             if (one == given) return given;
         }
         complain(name, fmt::format("\"{}\" is none of {}", given, fmt::join(known, ", ")));
-        return known.front();
+        return default_of(name);
     }
 
   private:

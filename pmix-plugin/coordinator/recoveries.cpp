@@ -51,6 +51,12 @@ bool Recoveries::dies_again(RankId rank, const WayBack& from) {
            std::abs(computed - before.computed_us) < std::max(same_us, computed / 20);
 }
 
+std::optional<int64_t> Recoveries::measured_mtbf_us() const {
+    constexpr int enough = 3;
+    if (so_many_ < enough) return {};
+    return (job_.settings.now() - since_) / so_many_;
+}
+
 Recoveries::Decision Recoveries::after(const std::string& lost, std::optional<RankId> rank,
                                        int status) {
     std::string why = why_not();

@@ -20,6 +20,7 @@ class Recoveries {
     // The first rank has attached.
     void job_runs() {
         runs_ = true;
+        since_ = job_.settings.now();
         relayed_ = job_.adapter.relayed();
     }
     void input_taken(const InputTaken& m) { input_[m.rank] = m.bytes; }
@@ -30,6 +31,9 @@ class Recoveries {
     };
     // `rank`: what is lost is this rank; `lost`: the same for the user.
     Decision after(const std::string& lost, std::optional<RankId> rank, int status);
+    // Mean time between the losses that this job has gone on from, once there are enough of them to
+    // say: µs.
+    std::optional<int64_t> measured_mtbf_us() const;
     // The ranks are back.
     void done() { went_on_ = job_.settings.now(); }
 
@@ -50,6 +54,7 @@ class Recoveries {
     bool runs_ = false;
     bool relayed_ = false;  // when the job began: a lost daemon has no route
     int so_many_ = 0;
+    int64_t since_ = 0;                // the job runs: µs, the coordinator's clock
     std::map<RankId, int64_t> input_;  // bytes of input that ranks have been given
     Death last_death_;
     int64_t went_on_ = 0;  // after the last one: µs, the coordinator's clock

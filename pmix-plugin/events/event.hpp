@@ -33,6 +33,7 @@ enum class EventKind : uint8_t {
     snapshotting,  // a snapshot has begun
     snapshot,      // it is complete
     no_snapshot,   // it came to nothing
+    interval,      // so far apart they are from now on
     continued,     // the job goes on after a snapshot with `then` = stop
     draining,      // ranks are to leave a node
     drained,       // they have
@@ -48,11 +49,10 @@ enum class EventKind : uint8_t {
     other,  // of a newer Ghost
 };
 inline constexpr const char* event_names[] = {
-    "started",     "restarted", "recovered", "restart",   "asked",        "cancelled",
-    "moving",      "move",      "not_live",  "no_move",   "snapshotting", "snapshot",
-    "no_snapshot", "continued", "draining",  "drained",   "no_drain",     "joining",
-    "node_joined", "no_grow",   "node_left", "node_lost", "rank_lost",    "ranks_ended",
-    "ended",       "other"};
+    "started",   "restarted", "recovered", "restart",      "asked",    "cancelled",   "moving",
+    "move",      "not_live",  "no_move",   "snapshotting", "snapshot", "no_snapshot", "interval",
+    "continued", "draining",  "drained",   "no_drain",     "joining",  "node_joined", "no_grow",
+    "node_left", "node_lost", "rank_lost", "ranks_ended",  "ended",    "other"};
 
 // Which ranks are on a node.
 struct NodePlace {
@@ -80,6 +80,7 @@ struct Event {
     // --- how it went ---
     std::optional<uint64_t> epoch, ranks, bytes, rounds;
     std::optional<int64_t> downtime_us, pause_us, total_us, redone_us;
+    std::optional<int64_t> interval_us, cost_us, mtbf_us;
     std::optional<bool> harmed, again;
     std::optional<int64_t> status;
     std::optional<std::string> why;

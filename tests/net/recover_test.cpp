@@ -366,6 +366,32 @@ TEST_F(Recover, InputOfFileIsReadAgain) {
                                  << " on: " << std::string(differ.second, out.end()).substr(0, 100);
 }
 
+// The first after half a minute; then, as a loss is expected every minute, as often as is sensible.
+TEST_F(Recover, IntervalIsChosen) {
+    auto job =
+        job_of(endless("pattern"), {"--mca", "ghost_checkpoint_interval", "auto", "--mca",
+                                    "ghost_mtbf", "60", "--mca", "ghost_events", path("events")});
+    ASSERT_TRUE(job->wait_for("round 1:")) << job->mpirun().err();
+    const auto ps = [&] {
+        const auto all = nlohmann::json::parse(lab().on("gn1", {"ghost", "ps", "--json"}).out);
+        return all.at("jobs").at(0);
+    };
+    EXPECT_EQ(ps()["interval"]["us"], 30'000'000);
+    EXPECT_EQ(ps()["interval"]["mtbf_us"], 60'000'000);
+    ASSERT_TRUE(nettest::poll_until(60, [&] { return ps()["interval"].contains("cost_us"); }));
+    EXPECT_GT(ps()["interval"]["cost_us"], 0);
+    EXPECT_GE(ps()["interval"]["us"], 10'000'000);
+    EXPECT_NE(lab().on("gn1", {"ghost", "ps"}).out.find("a loss expected every 60.00 s"),
+              std::string::npos);
+    ASSERT_TRUE(kill_rank_at("gn2", "pattern"));
+    ASSERT_NO_FATAL_FAILURE(expect_recovered(*job, "rank 1 was killed by SIGKILL on gn2"));
+    const auto name = ps()["snapshot"]["name"];
+    ASSERT_TRUE(nettest::poll_until(90, [&] { return ps()["snapshot"]["name"] != name; }));
+    expect_clean_end(*job, "pattern:");
+    const Finished events = lab().on("gn1", {"sh", "-c", "cat " + path("events") + "/*"});
+    EXPECT_GE(nettest::count_of(events.out, "\"event\":\"interval\""), 1U) << events.out;
+}
+
 TEST_F(Recover, RankThatDiesAtTheSamePointIsGivenUp) {
     auto job = saved_job();
     ASSERT_TRUE(kill_rank_at("gn2", "pattern"));
@@ -463,7 +489,7 @@ void Recover::bring_back(Job& job, std::string& away) {
 TEST_F(Recover, RandomLosses) {
     const auto losses = static_cast<int>(ghost::test::rounds("GHOST_TEST_LOSSES", 6, 6));
     std::mt19937_64 random(static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEED", 1, 1)));
-    const int steps = 200 * losses;
+    const int steps = 300 * losses;
     Job whole(lab(), ranks, hosts, ledger("whole", steps, 0, 64));
     const Finished right = whole.finish(120);
     ASSERT_EQ(right.status, 0) << right.err;

@@ -58,6 +58,25 @@ TEST(Recovery, RankThatIsKilled) {
     expect_sound(c);
 }
 
+// Three losses in some seconds: the job is saved more often than the user's figure asks for.
+TEST(Recovery, LossesThatWereSeenCount) {
+    Saved c(
+        1,
+        {{"ghost_recover", "all"}, {"ghost_checkpoint_interval", "auto"}, {"ghost_mtbf", "10d"}});
+    c.chance.write_us = second;
+    EXPECT_EQ(c.ps()["interval"]["mtbf_us"], 864'000 * second);
+    for (const RankId rank : {0u, 1u, 2u}) {
+        c.kill_tree(rank, rank);
+        ASSERT_TRUE(c.recovers(rank + 1));
+        c.run(5 * second);
+    }
+    c.run(40 * second);
+    const Json interval = c.ps()["interval"];
+    EXPECT_LT(interval["mtbf_us"], 60 * second) << interval;
+    EXPECT_LT(interval["us"], 60 * second) << interval;
+    expect_sound(c);
+}
+
 // To a node that has no ranks.
 TEST(Recovery, NodeThatIsLost) {
     Saved c(2);

@@ -375,6 +375,14 @@ TEST(SnapshotParameters, WhatCannotBeDoneIsNamedAndTheDefaultTaken) {
     read_policy(GivenParameter("ghost_own_ipc", "perhaps"), wrong);
     ASSERT_EQ(wrong.size(), 1u);
     EXPECT_NE(wrong[0].find("parameter ghost_own_ipc: "), std::string::npos) << wrong[0];
+    wrong.clear();
+    EXPECT_EQ(read_policy(GivenParameter("ghost_compress", "zip"), wrong).compress, "lz4");
+    EXPECT_EQ(read_policy(GivenParameter("ghost_mtbf", "often"), wrong).mtbf_us, 0);
+    EXPECT_FALSE(
+        read_policy(GivenParameter("ghost_checkpoint_interval", "soon"), wrong).interval_auto);
+    ASSERT_EQ(wrong.size(), 3u);
+    for (const std::string& one : wrong)
+        EXPECT_NE(one.find("its default is used"), std::string::npos) << one;
 }
 
 }  // namespace

@@ -50,6 +50,13 @@ void print_snapshots(const Json& info) {
     if (info.contains("next_snapshot_us"))
         fmt::print("  next snapshot in {}\n",
                    time_text(member(info, "next_snapshot_us", int64_t{0})));
+    if (const Json now = part("interval"); !now.empty())
+        fmt::print("  snapshots {} apart{}, a loss expected every {}\n",
+                   time_text(member(now, "us", int64_t{0})),
+                   now.contains("cost_us")
+                       ? ": each costs " + time_text(member(now, "cost_us", int64_t{0}))
+                       : "",
+                   time_text(member(now, "mtbf_us", int64_t{0})));
     if (member(info, "stopped", false))
         fmt::print("  stopped; send SIGCONT to mpirun to continue\n");
 }
