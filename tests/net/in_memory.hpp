@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "tests/net/on_lab.hpp"
+#include "tests/rounds.hpp"
 
 namespace nettest {
 
@@ -92,9 +93,24 @@ class InMemory : public OnLab {
             .as_root(node, {"sh", "-c", "cd /dev/shm/ghost-snapshots-* && find . -type f | sort"})
             .out;
     }
-    // Ranks are killed and nodes lost at random: the job's files are byte for byte those of a run
-    // in which nothing is.
-    void expect_right_after_losses(const std::string& to, int losses, std::mt19937_64& random) {
+    // A job on one node: there is no other, it is as memory.
+    void expect_memory_alone(const std::string& to) {
+        Words words = options(to);
+        for (const std::string& word : endless("pattern")) words.push_back(word);
+        Job job(lab(), 2, "gn1:2", words);
+        ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+        const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--json"});
+        ASSERT_EQ(saved.status, 0) << saved.err;
+        EXPECT_NE(saved.out.find("\"level\": \"memory\""), std::string::npos) << saved.out;
+        kill_rank_at("gn1");
+        ASSERT_NO_FATAL_FAILURE(expect_recovered(job, "was killed by SIGKILL on gn1"));
+        expect_clean_end(job, "pattern:");
+    }
+    // Ranks are killed and nodes lost at random (GHOST_TEST_LOSSES, GHOST_TEST_SEED): the job's
+    // files are byte for byte those of a run in which nothing is.
+    void expect_right_after_losses(const std::string& to) {
+        const auto losses = static_cast<int>(ghost::test::rounds("GHOST_TEST_LOSSES", 6, 6));
+        std::mt19937_64 random(static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEED", 1, 1)));
         const int steps = 60 * losses;
         Job whole(lab(), ranks, hosts, ledger("whole", steps, 0, 16));
         const Finished right = whole.finish(120);

@@ -13,13 +13,11 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "tests/net/in_memory.hpp"
-#include "tests/rounds.hpp"
 
 namespace {
 
@@ -215,18 +213,8 @@ TEST_F(Partner, NodeThatLeavesInOrder) {
     expect_clean_end(*job, "pattern:");
 }
 
-// There is no other: it is as memory.
 TEST_F(Partner, OneNode) {
-    Words words = options("partner");
-    for (const std::string& word : endless("pattern")) words.push_back(word);
-    Job job(lab(), 2, "gn1:2", words);
-    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
-    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--json"});
-    ASSERT_EQ(saved.status, 0) << saved.err;
-    EXPECT_NE(saved.out.find("\"level\": \"memory\""), std::string::npos) << saved.out;
-    kill_rank_at("gn1");
-    ASSERT_NO_FATAL_FAILURE(expect_recovered(job, "was killed by SIGKILL on gn1"));
-    expect_clean_end(job, "pattern:");
+    expect_memory_alone("partner");
 }
 
 // Every second one is on the disk too, and is what is left when two nodes are lost.
@@ -262,11 +250,8 @@ TEST_F(Partner, IsGatheredAndRestarted) {
     expect_clean(end, "pattern:");
 }
 
-// The files are byte for byte those of a run in which nothing is lost.
 TEST_F(Partner, RandomLosses) {
-    const auto losses = static_cast<int>(ghost::test::rounds("GHOST_TEST_LOSSES", 6, 6));
-    std::mt19937_64 random(static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEED", 1, 1)));
-    expect_right_after_losses("partner", losses, random);
+    expect_right_after_losses("partner");
 }
 
 }  // namespace

@@ -292,6 +292,12 @@ static void read_input(int fd, short event, void* data) {
     const size_t some = size > 0 ? (size_t)size : 0;
     overheard_end = 0 == some;
     input_heard(input_context, piece, some);
+    /* Of a rank that has just died here: at its end ORTE would look for what waits for it. */
+    const orte_iof_proc_t* streams = (const void*)input->proc;
+    if (0 == some && streams->stdinev && !streams->stdinev->wev) {
+        input->active = false;
+        return;
+    }
     input->fd = some > 0 && write(passed_on[1], piece, some) == size ? passed_on[0] : nothing;
     stock_read(input->fd, event, data);
     input->fd = own;
