@@ -366,6 +366,37 @@ TEST_F(Recover, InputOfFileIsReadAgain) {
                                  << " on: " << std::string(differ.second, out.end()).substr(0, 100);
 }
 
+// The loss of a node may show in whatever mpirun reads from it or writes to it just then; ORTE
+// would end the job.
+TEST_F(Recover, ConnectionThatFails) {
+    for (const char* how : {"FAIL_WRITE", "FAIL_READ"}) {
+        SCOPED_TRACE(how);
+        const std::string trigger = path(how);
+        const std::string preload =
+            std::filesystem::absolute("tests/net/.libs/failing_connection.so").string();
+        Words words{"env",
+                    "LD_PRELOAD=" + preload,
+                    how + ("=" + trigger),
+                    "mpirun",
+                    "-np",
+                    "4",
+                    "--host",
+                    hosts,
+                    "--mca",
+                    "ghost",
+                    "1"};
+        for (const std::string& word : command(endless("pattern"))) words.push_back(word);
+        Job job(lab(), words);
+        ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+        save(job);
+        std::ofstream(trigger) << "now";
+        ASSERT_NO_FATAL_FAILURE(expect_recovered(job, " was lost"));
+        EXPECT_FALSE(std::filesystem::exists(trigger));
+        expect_clean_end(job, "pattern:");
+        std::filesystem::remove(path("stop"));
+    }
+}
+
 // The first after half a minute; then, as a loss is expected every minute, as often as is sensible.
 TEST_F(Recover, IntervalIsChosen) {
     auto job =

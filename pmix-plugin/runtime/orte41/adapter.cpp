@@ -159,7 +159,8 @@ void Orte4Adapter::install_hooks() {
          [this](RankId rank, int state) { return recovery_.swallow(rank, state); },
          [this](RankId rank) { rank_lost(rank); }, [this] { growth_.routes_planned(); },
          [this](uint32_t jobid) { return growth_.daemons_ready(jobid); },
-         [this](const std::function<void()>& stock) { map_beside_spares(spares(), stock); }});
+         [this](const std::function<void()>& stock) { map_beside_spares(spares(), stock); },
+         [this] { return ORTE_PROC_IS_HNP || recovers(); }});
     if (!done) return (void)loop_.after(retry_us, [this] { install_hooks(); });
     if (!ORTE_PROC_IS_HNP && !recovers()) return;
     if (recovers() && ORTE_PROC_IS_HNP) {

@@ -16,6 +16,7 @@ extern "C" {
 #include "opal/mca/pmix/pmix.h"
 #include "opal/util/show_help.h"
 #include "orte/constants.h"
+#include "orte/mca/errmgr/errmgr.h"
 #include "orte/mca/grpcomm/base/base.h"
 #include "orte/mca/grpcomm/grpcomm.h"
 #include "orte/mca/odls/odls.h"

@@ -2,9 +2,13 @@
 #include "pmix-plugin/runtime/orte41/state_hooks.hpp"
 
 #include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
 #include <span>
 
 #include "base/exit_status.hpp"
+#include "base/log.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 
 namespace ghost::plugin::orte41 {
@@ -48,6 +52,27 @@ JobHook job_hooks[] = {{ORTE_JOB_STATE_LAUNCH_DAEMONS, launch_state, nullptr},
                        {ORTE_JOB_STATE_DAEMONS_REPORTED, reported_state, nullptr},
                        {ORTE_JOB_STATE_VM_READY, ready_state, nullptr},
                        {ORTE_JOB_STATE_MAP, map_state, nullptr}};
+
+orte_errmgr_base_module_abort_fn_t stock_abort = nullptr;
+
+// ORTE ends this process where a connection to another daemon fails while it reads or writes
+// (oob/tcp, oob_tcp_sendrecv.c), which is how the loss of a node shows if something is under way
+// just then. Its end is heard of without that: by who reads, or by who waits for an answer.
+__attribute__((format(printf, 2, 3))) void abort_or_go_on(int code, char* format, ...) noexcept {
+    char text[1024];
+    va_list more;
+    va_start(more, format);
+    std::vsnprintf(text, sizeof text, format, more);
+    va_end(more);
+    const bool of_connection =
+        std::strstr(text, "FORCE-TERMINATE") && std::strstr(text, "oob_tcp_sendrecv.c");
+    const bool ends = orte_orteds_term_ordered || orte_abnormal_term_ordered;
+    if (of_connection && !ends && handlers().outlives_connections &&
+        handlers().outlives_connections())
+        return log::warning("a connection to another daemon has failed");
+    char whole[] = "%s";
+    stock_abort(code, whole, text);
+}
 
 bool ours_to_handle(const orte_state_caddy_t& caddy) {
     return caddy.name.jobid == ORTE_PROC_MY_NAME->jobid &&
@@ -173,6 +198,10 @@ bool install_state_hooks(StateHandlers wanted) {
     handlers() = std::move(wanted);
     put_in_front(std::span<Hook>(hooks));
     put_in_front(of_jobs);
+    if (orte_errmgr.abort != abort_or_go_on) {
+        stock_abort = orte_errmgr.abort;
+        orte_errmgr.abort = abort_or_go_on;
+    }
     return true;
 }
 

@@ -29,6 +29,9 @@ struct StateHandlers {
     std::function<bool(uint32_t jobid)> daemons_ready;
     // In mpirun: ORTE maps a job by `stock`.
     std::function<void(const std::function<void()>& stock)> mapped;
+    // A connection to another daemon has failed. True: this process goes on; whoever is lost is
+    // missed in another way.
+    std::function<bool()> outlives_connections;
 };
 
 // False while ORTE has not filled its list yet: try again a moment later. One set of handlers at a
