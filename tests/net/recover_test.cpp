@@ -520,9 +520,9 @@ void Recover::bring_back(Job& job, std::string& away) {
 TEST_F(Recover, RandomLosses) {
     const auto losses = static_cast<int>(ghost::test::rounds("GHOST_TEST_LOSSES", 6, 6));
     std::mt19937_64 random(static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEED", 1, 1)));
-    const int steps = 300 * losses;
+    const int steps = 500 * losses;
     Job whole(lab(), ranks, hosts, ledger("whole", steps, 0, 64));
-    const Finished right = whole.finish(120);
+    const Finished right = whole.finish(120 + 20 * losses);
     ASSERT_EQ(right.status, 0) << right.err;
     auto job = job_of(ledger("lost", steps, 20'000, 64), {"--mca", "ghost_checkpoint_interval", "2",
                                                           "--mca", "ghost_recover_max", "1000"});
@@ -544,7 +544,7 @@ TEST_F(Recover, RandomLosses) {
         bring_back(*job, away);
     }
     EXPECT_TRUE(job->mpirun().running());  // all of them have been
-    const Finished end = job->finish(120 + 10 * losses);
+    const Finished end = job->finish(120 + 20 * losses);
     EXPECT_EQ(end.status, 0) << end.out << end.err;
     expect_same_ledgers("lost", "whole", ranks);
     const auto last = [](const std::string& out) { return out.substr(out.rfind("ledger: ")); };
