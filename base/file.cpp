@@ -34,6 +34,29 @@ Status write_all(int fd, const std::string& text, const std::string& what) {
     return {};
 }
 
+Result<size_t> read_at(int fd, void* data, size_t size, uint64_t offset, const std::string& what) {
+    auto* at = static_cast<char*>(data);
+    for (size_t done = 0; done < size;) {
+        const ssize_t n = ::pread(fd, at + done, size - done, static_cast<off_t>(offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return sys_error("read", what);
+        if (n == 0) return done;
+        done += static_cast<size_t>(n);
+    }
+    return size;
+}
+
+Status write_at(int fd, const void* data, size_t size, uint64_t offset, const std::string& what) {
+    const auto* at = static_cast<const char*>(data);
+    for (size_t done = 0; done < size;) {
+        const ssize_t n = ::pwrite(fd, at + done, size - done, static_cast<off_t>(offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return sys_error("write", what);
+        done += static_cast<size_t>(n);
+    }
+    return {};
+}
+
 Result<std::string> read_file(const std::string& path) {
     Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!fd.valid()) {

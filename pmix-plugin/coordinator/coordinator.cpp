@@ -421,8 +421,7 @@ void Coordinator::Impl::lost(NodeId node) {
 // What a node had in its memory is gone with it.
 void Coordinator::Impl::mend() {
     const auto& kept = snapshots_.kept();
-    if (!kept.empty() && (kept.front().run->partner || kept.front().run->xor_of > 0))
-        (void)engine_.add(mend_request(job_));
+    if (!kept.empty() && kept.front().run->outlives_nodes()) (void)engine_.add(mend_request(job_));
 }
 
 bool Coordinator::Impl::hosts_ranks(NodeId node) const {

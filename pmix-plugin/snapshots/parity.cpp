@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.hpp"
 #include "base/hash.hpp"
 #include "base/json_text.hpp"
 #include "base/own_file.hpp"
@@ -126,18 +127,10 @@ Error damaged(std::string what) {
     return make_error(Code::corrupt, "use the parity:", std::move(what));
 }
 
-Status read_at(int fd, void* data, size_t size, uint64_t offset, const std::string& path) {
-    auto* at = static_cast<char*>(data);
-    while (size > 0) {
-        const ssize_t n = ::pread(fd, at, size, static_cast<off_t>(offset));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return sys_error("read", path);
-        if (n == 0) return damaged("cut off: " + path);
-        at += n;
-        offset += static_cast<uint64_t>(n);
-        size -= static_cast<size_t>(n);
-    }
-    return {};
+Status read_whole(int fd, void* data, size_t size, uint64_t offset, const std::string& path) {
+    const auto got = read_at(fd, data, size, offset, path);
+    if (!got) return got.error();
+    return *got == size ? Status() : damaged("cut off: " + path);
 }
 
 struct Opened {
@@ -151,7 +144,7 @@ Result<Opened> look_at(int fd, const std::string& path) {
     Opened out;
     out.size = static_cast<uint64_t>(info.st_size);
     std::string begin(std::min<uint64_t>(out.size, rounded(sizeof(Fixed) + longest_text)), '\0');
-    GHOST_TRY(read_at(fd, begin.data(), begin.size(), 0, path));
+    GHOST_TRY(read_whole(fd, begin.data(), begin.size(), 0, path));
     auto head = read_parity_head(begin, out.size, out.offset, out.checksum);
     if (!head) {
         Error error = head.error();
@@ -169,7 +162,7 @@ Result<uint64_t> sum_of_rest(int fd, const Opened& file, const std::string& path
     std::vector<char> piece(piece_bytes);
     for (uint64_t at = file.offset; at < file.size;) {
         const size_t size = std::min<uint64_t>(piece.size(), file.size - at);
-        GHOST_TRY(read_at(fd, piece.data(), size, at, path));
+        GHOST_TRY(read_whole(fd, piece.data(), size, at, path));
         XXH3_64bits_update(state.get(), piece.data(), size);
         at += size;
     }
@@ -323,8 +316,7 @@ Status seal_parity(int fd, const std::string& path) {
     GHOST_TRY(file);
     const auto sum = sum_of_rest(fd, *file, path);
     GHOST_TRY(sum);
-    const auto written = ::pwrite(fd, &*sum, sizeof *sum, offsetof(Fixed, parity_sum));
-    return written == sizeof *sum ? Status() : Status(sys_error("write", path));
+    return write_at(fd, &*sum, sizeof *sum, offsetof(Fixed, parity_sum), path);
 }
 
 Status check_parity(const std::string& path, const std::string& name) {
@@ -343,16 +335,6 @@ Status check_parity(const std::string& path, const std::string& name) {
 
 namespace {
 
-Status write_at(int fd, const char* data, size_t size, uint64_t offset, const std::string& path) {
-    for (size_t done = 0; done < size;) {
-        const ssize_t n = ::pwrite(fd, data + done, size - done, static_cast<off_t>(offset + done));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return sys_error("write", path);
-        done += static_cast<size_t>(n);
-    }
-    return {};
-}
-
 Status add_stream(const XorStream& stream, int to, const std::string& path,
                   const std::function<std::string(const std::string& file)>& where) {
     XorBuffer buffer(piece_bytes);
@@ -367,8 +349,8 @@ Status add_stream(const XorStream& stream, int to, const std::string& path,
         if (!fd) return fd.error();
         for (uint64_t done = 0; done < piece.bytes;) {
             const size_t size = std::min<uint64_t>(piece_bytes, piece.bytes - done);
-            GHOST_TRY(read_at(fd->get(), buffer.more(), size, piece.offset + done, from));
-            GHOST_TRY(read_at(to, buffer.old(), size, at, path));
+            GHOST_TRY(read_whole(fd->get(), buffer.more(), size, piece.offset + done, from));
+            GHOST_TRY(read_whole(to, buffer.old(), size, at, path));
             const auto both = buffer.combine(size);
             GHOST_TRY(both);
             GHOST_TRY(write_at(to, *both, size, at, path));

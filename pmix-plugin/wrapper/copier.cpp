@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/file.hpp"
 #include "base/hash.hpp"
 #include "base/log.hpp"
 #include "base/own_file.hpp"
@@ -122,27 +123,15 @@ Error no_room(const std::string& path, int sys) {
                       "the memory for snapshots of its node is full");
 }
 
-Status write_at(int fd, const void* data, size_t size, uint64_t offset, const std::string& path) {
-    const auto* at = static_cast<const char*>(data);
-    for (size_t done = 0; done < size;) {
-        const ssize_t n = ::pwrite(fd, at + done, size - done, static_cast<off_t>(offset + done));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return no_room(path, errno);
-        done += static_cast<size_t>(n);
-    }
-    return {};
+Status keep_at(int fd, const void* data, size_t size, uint64_t offset, const std::string& path) {
+    const Status kept = write_at(fd, data, size, offset, path);
+    return kept ? kept : no_room(path, kept.error().sys);
 }
 
-Status read_at(int fd, void* data, size_t size, uint64_t offset, const std::string& path) {
-    auto* at = static_cast<char*>(data);
-    for (size_t done = 0; done < size;) {
-        const ssize_t n = ::pread(fd, at + done, size - done, static_cast<off_t>(offset + done));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return sys_error("read", path);
-        if (n == 0) return make_error(Code::corrupt, "read all of", path);
-        done += static_cast<size_t>(n);
-    }
-    return {};
+Status read_whole(int fd, void* data, size_t size, uint64_t offset, const std::string& path) {
+    const auto got = read_at(fd, data, size, offset, path);
+    if (!got) return got.error();
+    return *got == size ? Status() : make_error(Code::corrupt, "read all of", path);
 }
 
 // Against other processes that write to the same part of a file.
@@ -400,7 +389,7 @@ Status Receiver::take(core::Resource& from, const CopyItem& item, const Keep& ke
 Status Receiver::take_file(core::Resource& from, Coming& one) {
     uint64_t at = 0;
     GHOST_TRY(take(from, one.item, [&](const char* data, size_t size) -> Status {
-        GHOST_TRY(write_at(one.fd.get(), data, size, at, one.path));
+        GHOST_TRY(keep_at(one.fd.get(), data, size, at, one.path));
         at += size;
         return {};
     }));
@@ -419,7 +408,7 @@ Status Receiver::name(Coming& one) {
 Status Receiver::take_stream(core::Resource& from, Coming& one) {
     XorBuffer buffer(piece_bytes);
     const std::string& head = one.item.target->head.data;
-    GHOST_TRY(write_at(one.fd.get(), head.data(), head.size(), 0, one.path));
+    GHOST_TRY(keep_at(one.fd.get(), head.data(), head.size(), 0, one.path));
     uint64_t at = one.item.target->offset;
     GHOST_TRY(take(from, one.item, [&](const char* data, size_t size) -> Status {
         std::memcpy(buffer.more(), data, size);
@@ -434,10 +423,10 @@ Status Receiver::take_stream(core::Resource& from, Coming& one) {
 Status Receiver::add(Coming& one, XorBuffer& buffer, uint64_t offset, size_t size) {
     const Locked locked(one.fd.get(), offset, size);
     GHOST_TRY(locked.status());
-    GHOST_TRY(read_at(one.fd.get(), buffer.old(), size, offset, one.path));
+    GHOST_TRY(read_whole(one.fd.get(), buffer.old(), size, offset, one.path));
     const auto both = buffer.combine(size);
     if (!both) return both.error();
-    return write_at(one.fd.get(), *both, size, offset, one.path);
+    return keep_at(one.fd.get(), *both, size, offset, one.path);
 }
 
 // Who comes last makes a whole file of it.
@@ -447,8 +436,8 @@ Status Receiver::end_stream(Coming& one) {
     {
         const Locked locked(one.fd.get(), target.size, sizeof ended);
         GHOST_TRY(locked.status());
-        GHOST_TRY(read_at(one.fd.get(), &ended, sizeof ended, target.size, one.path));
-        GHOST_TRY(write_at(one.fd.get(), &++ended, sizeof ended, target.size, one.path));
+        GHOST_TRY(read_whole(one.fd.get(), &ended, sizeof ended, target.size, one.path));
+        GHOST_TRY(keep_at(one.fd.get(), &++ended, sizeof ended, target.size, one.path));
     }
     one.named = true;
     if (ended != target.streams) return {};

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -92,6 +93,19 @@ class InMemory : public OnLab {
         return lab()
             .as_root(node, {"sh", "-c", "cd /dev/shm/ghost-snapshots-* && find . -type f | sort"})
             .out;
+    }
+    // A snapshot that comes to nothing because of what `how` does after it has begun: its ranks
+    // run, and the memory of gn4 is what it was.
+    void expect_no_snapshot(Job& job, const std::string& before, const std::function<void()>& how,
+                            const std::string& why) {
+        auto saving = lab().start_on("gn1", {"ghost", "checkpoint"});
+        how();
+        const Finished end = saving.finish(60);
+        EXPECT_NE(end.status, 0) << end.out;
+        EXPECT_NE(end.err.find(why), std::string::npos) << end.err;
+        EXPECT_NE(end.err.find("; the job is unharmed and goes on"), std::string::npos) << end.err;
+        EXPECT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+        EXPECT_TRUE(poll_until(10, [&] { return memory_of("gn4") == before; })) << memory_of("gn4");
     }
     // A job on one node: there is no other, it is as memory.
     void expect_memory_alone(const std::string& to) {

@@ -156,7 +156,6 @@ TEST_F(Partner, NodeAndItsPartnerAreLost) {
 
 // Its ranks run, and the snapshot before stays. gn4 has no rank, and copies of what gn3 has.
 TEST_F(Partner, CopiesThatCannotBeMade) {
-    const std::string unharmed = "; the job is unharmed and goes on";
     auto job = job_of("partner",
                       {"--mca", "ghost_spares", "1", "--mca", "ghost_checkpoint_copy_rate", "50M",
                        "--mca", "ghost_compress", "none", "--mca", "ghost_incremental", "0"});
@@ -164,15 +163,7 @@ TEST_F(Partner, CopiesThatCannotBeMade) {
     const std::string before = memory_of("gn4");
     EXPECT_NE(before.find("-000001/rank-2.ghost"), std::string::npos) << before;
     const auto fails = [&](const std::function<void()>& how, const std::string& why) {
-        auto saving = lab().start_on("gn1", {"ghost", "checkpoint"});
-        how();
-        const Finished end = saving.finish(60);
-        EXPECT_NE(end.status, 0) << end.out;
-        EXPECT_NE(end.err.find(why), std::string::npos) << end.err;
-        EXPECT_NE(end.err.find(unharmed), std::string::npos) << end.err;
-        EXPECT_TRUE(job->wait_for_more("round ", 2)) << job->mpirun().err();
-        EXPECT_TRUE(nettest::poll_until(10, [&] { return memory_of("gn4") == before; }))
-            << memory_of("gn4");
+        expect_no_snapshot(*job, before, how, why);
     };
     fails([&] { limit("gn4", "150M"); }, "the memory for snapshots of its node is full");
     limit("gn4", "50%");

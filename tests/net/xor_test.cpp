@@ -151,32 +151,21 @@ TEST_F(Xor, TwoNodesOfAGroupAreLost) {
 
 // Its ranks run, and the snapshot before stays.
 TEST_F(Xor, ParityThatCannotBeMade) {
-    const std::string unharmed = "; the job is unharmed and goes on";
     auto job = job_of("xor:4", {"--mca", "ghost_checkpoint_copy_rate", "20M", "--mca",
                                 "ghost_compress", "none", "--mca", "ghost_incremental", "0"});
     save(*job);
     save(*job);
     const std::string before = memory_of("gn4");
     EXPECT_NE(before.find("-000002/parity-"), std::string::npos) << before;
-    const auto fails = [&](const std::function<void()>& how, const std::string& why,
-                           bool before_it = false) {
-        if (before_it) how();
-        auto saving = lab().start_on("gn1", {"ghost", "checkpoint"});
-        if (!before_it) how();
-        const Finished end = saving.finish(60);
-        EXPECT_NE(end.status, 0) << end.out;
-        EXPECT_NE(end.err.find(why), std::string::npos) << end.err;
-        EXPECT_NE(end.err.find(unharmed), std::string::npos) << end.err;
-        EXPECT_TRUE(job->wait_for_more("round ", 2)) << job->mpirun().err();
-        EXPECT_TRUE(nettest::poll_until(10, [&] { return memory_of("gn4") == before; }))
-            << memory_of("gn4");
+    const auto fails = [&](const std::function<void()>& how, const std::string& why) {
+        expect_no_snapshot(*job, before, how, why);
     };
     // Room for the ghost of its rank, which may be some more than the last, but not for parity.
     const uint64_t used = std::stoull(
         lab().as_root("gn4", {"sh", "-c", "df --output=used -B1 /dev/shm | tail -n 1"}).out);
     const uint64_t room = used + bytes_of("gn4", "rank-") + bytes_of("gn4", "parity-") * 3 / 4;
-    fails([&] { limit("gn4", std::to_string(room)); },
-          "the memory for snapshots of its node is full", true);
+    limit("gn4", std::to_string(room));
+    fails([] {}, "the memory for snapshots of its node is full");
     limit("gn4", "50%");
     fails([&] { lab().kill("gn4", copier_at("gn4")); }, "the parity of the ghosts of ");
     save(*job);

@@ -17,8 +17,8 @@ using S = MendState;
 // The newest one, if it has copies or parity.
 KeptSnapshot* with_copies(const Job& job) {
     auto& kept = job.snapshots.kept();
-    if (kept.empty() || !kept.front().own) return nullptr;
-    return kept.front().run->partner || kept.front().run->xor_of > 0 ? &kept.front() : nullptr;
+    if (kept.empty() || !kept.front().own || !kept.front().run->outlives_nodes()) return nullptr;
+    return &kept.front();
 }
 
 }  // namespace

@@ -390,7 +390,7 @@ void SnapshotOperation::share_out() {
         if (!node) continue;
         r.holders[row.rank].insert(*node);
         own[*node].push_back({r.name + "/" + row.file, row.bytes});
-        if (r.partner || r.xor_of > 0) r.files[row.rank] = files_of(r.name, row.file, row.chain);
+        if (r.outlives_nodes()) r.files[row.rank] = files_of(r.name, row.file, row.chain);
         if (const auto other = r.copied.find(*node); other != r.copied.end())
             r.holders[row.rank].insert(other->second);
     }

@@ -70,6 +70,8 @@ struct SnapshotRun {
     std::string second;    // where the same goes once more; empty: nowhere
     bool partner = false;  // each node's part is copied to another one
     uint32_t xor_of = 0;   // parity is made over groups of so many nodes; 0: none
+    // What a lost node had is elsewhere too, and has to be again after a loss.
+    bool outlives_nodes() const { return partner || xor_of > 0; }
     std::string then;      // continue, stop or kill
     std::string asked_by;  // for the event log
     std::string compress;

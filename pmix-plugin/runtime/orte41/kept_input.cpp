@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "base/file.hpp"
 #include "base/log.hpp"
 #include "base/own_file.hpp"
 #include "pmix-plugin/runtime/orte41/output.h"
@@ -20,17 +21,6 @@ Result<Fd> file_without_name(const std::string& folder) {
     auto file = open_own_file(name, O_RDWR | O_CREAT | O_EXCL);
     if (file) ::unlink(name.c_str());
     return file;
-}
-
-Status write_at(int fd, std::string_view data, uint64_t place) {
-    while (!data.empty()) {
-        const ssize_t n = ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(place));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return sys_error("keep standard input");
-        data.remove_prefix(static_cast<size_t>(n));
-        place += static_cast<uint64_t>(n);
-    }
-    return {};
 }
 
 }  // namespace
@@ -59,7 +49,8 @@ Status KeptInput::keep(std::string_view data) {
         if (!made) return made.error();
         file_ = std::move(*made);
     }
-    return write_at(file_.get(), data, heard_);
+    const Status kept = write_at(file_.get(), data.data(), data.size(), heard_, "it");
+    return kept ? kept : sys_error_of(kept.error().sys, "keep standard input");
 }
 
 bool KeptInput::has_since(uint64_t place) const {
@@ -74,15 +65,8 @@ bool KeptInput::has_since(uint64_t place) const {
 std::string KeptInput::read(uint64_t place, size_t most) const {
     const int fd = is_file() ? STDIN_FILENO : file_.get();
     std::string out(std::min<uint64_t>(most, heard_ - std::min(place, heard_)), '\0');
-    size_t have = 0;
-    while (have < out.size()) {
-        const ssize_t n = ::pread(fd, out.data() + have, out.size() - have,
-                                  static_cast<off_t>(start_.offset + place + have));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) break;
-        have += static_cast<size_t>(n);
-    }
-    out.resize(have);
+    const auto got = read_at(fd, out.data(), out.size(), start_.offset + place, "standard input");
+    out.resize(got ? *got : 0);
     return out;
 }
 
